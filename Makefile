@@ -1,0 +1,58 @@
+# omnicorn: everything a developer or CI runs. `make` alone lists the targets.
+# Only Python 3.11+, pip and make are needed; the rest goes into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long lint format types layers cov bench bench-quick clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "omnicorn needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	@touch $@
+
+run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
+	$(BIN)/omnicorn --app-dir examples --port $(PORT) hello:app
+
+test: $(READY) ## the quick suite (under 3 minutes)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-long: $(READY) ## the long runs: big fuzzing rounds, ten thousand connections
+	$(BIN)/python -m pytest -m slow --timeout 900
+
+lint: $(READY) layers ## ruff, codespell and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(READY) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+layers: $(READY) ## who may import whom (the contracts in pyproject.toml)
+	$(BIN)/lint-imports
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+cov: $(READY) ## the quick suite under coverage
+	$(BIN)/coverage run -m pytest -m 'not slow' -q
+	$(BIN)/coverage report --skip-covered
+
+bench: $(READY) ## all cases against all peers; needs wrk (Debian: apt-get install wrk)
+	$(BIN)/python -m bench
+
+bench-quick: $(READY) ## two short rounds against uvicorn alone
+	$(BIN)/python -m bench --rounds 2 --seconds 3 --peers uvicorn
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
