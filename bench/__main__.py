@@ -1,0 +1,224 @@
+"""`python -m bench`: measure omnicorn and its peers, and write the report.
+
+What this file alone decides: the command line, and what is printed where.  Progress goes to
+standard error; the report to standard output and to `.bench/report.{md,json,svg}`.
+
+Exit status: 0 when a report was written (whatever it says), 2 for wrong usage or no wrk,
+130 when interrupted: then the report holds what was measured until then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from bench import chart, environment, load, measure, report, runs, servers
+from bench.cases import CASES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.cases import Case
+    from bench.runs import Run
+    from bench.servers import Server
+
+_PEER_NAMES = tuple(server.name for server in servers.PEERS)
+_CASE_NAMES = tuple(case.name for case in CASES)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m bench", description="Measure the servers.")
+    made.add_argument("--rounds", type=_at_least(1), default=3, metavar="N", help="default 3")
+    made.add_argument(
+        "--seconds", type=_at_least(1), default=5, metavar="S", help="of each run; default 5"
+    )
+    made.add_argument(
+        "--warmup", type=_at_least(0), default=1, metavar="S", help="before each run; default 1"
+    )
+    made.add_argument(
+        "--peers",
+        type=_some_of(_PEER_NAMES),
+        default=_PEER_NAMES,
+        metavar="A,B",
+        help=f"servers beside omnicorn, of {', '.join(_PEER_NAMES)}; default all",
+    )
+    made.add_argument(
+        "--cases",
+        type=_some_of(_CASE_NAMES),
+        default=_CASE_NAMES,
+        metavar="A,B",
+        help=f"of {', '.join(_CASE_NAMES)}; default all",
+    )
+    made.add_argument(
+        "--servers-extra",
+        type=_extra,
+        action="append",
+        default=[],
+        metavar="'NAME=SERVER FLAGS'",
+        help="one of the servers once more, with more flags, as in "
+        "'plain=omnicorn --loop asyncio'; may be repeated",
+    )
+    made.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the interpreter that runs all servers; default the one that runs this",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
+    return made
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {least} up")
+        return int(text)
+
+    return number
+
+
+def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def chosen(text: str) -> tuple[str, ...]:
+        wanted = [name.strip() for name in text.split(",") if name.strip()]
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"no {', '.join(map(repr, unknown))}; there are {', '.join(names)}"
+            )
+        return tuple(name for name in names if name in wanted)
+
+    return chosen
+
+
+def _extra(text: str) -> Server:
+    try:
+        return servers.extra(text)
+    except ValueError as failure:
+        raise argparse.ArgumentTypeError(str(failure)) from failure
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal how it goes."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    options = parser().parse_args(arguments)
+    if not load.available():
+        say("wrk is missing: apt-get install wrk")
+        return 2
+    signal.signal(signal.SIGTERM, _stop)
+
+    cases = [case for case in CASES if case.name in options.cases]
+    entrants = [servers.OMNICORN, *options.servers_extra]
+    entrants += [server for server in servers.PEERS if server.name in options.peers]
+    remarks: list[str] = []
+    plan = prepare(options, entrants, cases, remarks)
+    say(f"about {runs.estimate(cases, entrants, plan) / 60:.0f} minutes")
+
+    done: list[Run] = []
+    status = 0
+    try:
+        for case, server, number in runs.everything(cases, entrants, plan):
+            run = runs.perform(case, server, number, plan)
+            done.append(run)
+            say(f"round {number + 1}/{plan.rounds}  {case.name:8}  {server.name:12}  {told(run)}")
+    except KeyboardInterrupt:
+        say("interrupted: the report holds what was measured until now")
+        remarks.append("interrupted before the end")
+        status = 130
+    publish(cases, done, entrants, remarks, as_json=options.json)
+    return status
+
+
+def prepare(
+    options: argparse.Namespace, entrants: list[Server], cases: list[Case], remarks: list[str]
+) -> runs.Plan:
+    """Install what is missing, choose the cores, add the aim; tell `remarks` what to know.
+
+    Exits with status 2 when the interpreter makes no virtual environment.
+    """
+    environment.WORK.mkdir(exist_ok=True)
+    wanted = dict.fromkeys(need for server in entrants for need in server.requirements)
+    try:
+        failed = environment.install(options.python, wanted, say)
+    except environment.EnvironmentFailed as failure:
+        say(f"--python {options.python}: {failure}")
+        raise SystemExit(2) from failure
+    unavailable = {
+        server.name: f"{need} cannot be installed: {failed[need]}"
+        for server in entrants
+        for need in server.requirements
+        if need in failed
+    }
+    try:
+        if any(case.name == "hello" for case in cases):
+            entrants.append(servers.build_aim())
+    except servers.ServerFailed as failure:
+        remarks.append(f"no aim line ({servers.AIM}): {failure}")
+
+    cores = measure.cores()
+    # wrk is started by this process and inherits its core; servers are moved to theirs.
+    os.sched_setaffinity(0, {cores.load})
+    remarks.append(
+        f"rounds: {options.rounds}, each run {options.seconds} s after a warm-up of "
+        f"{options.warmup} s; "
+        + (
+            "ONE core for server and wrk together: compare with care"
+            if cores.shared
+            else "one core for the server, another one for wrk"
+        )
+    )
+    return runs.Plan(options.rounds, options.seconds, options.warmup, cores, unavailable)
+
+
+def told(run: Run) -> str:
+    """One run in a line."""
+    if run.failure is not None:
+        return f"failed: {run.failure}"
+    unit = next(case.unit for case in CASES if case.name == run.case)
+    words = [f"{statistics.median(run.samples):,.1f} {unit}"]
+    if run.p99_ms is not None:
+        words.append(f"p99 {run.p99_ms:.3g} ms")
+    if run.cpu is not None and run.load_cpu is not None:
+        words.append(f"CPU {run.cpu:.0%}, wrk {run.load_cpu:.0%}")
+    return ", ".join([*words, *run.marks])
+
+
+def publish(
+    cases: list[Case],
+    done: list[Run],
+    entrants: list[Server],
+    remarks: list[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Write the three files and print one of them."""
+    facts = environment.facts()
+    versions = environment.versions(
+        dict.fromkeys(name for server in entrants for name in server.distributions)
+    )
+    tables = report.summarise(cases, done, servers.OURS)
+    data = json.dumps(report.document(tables, done, facts, versions, remarks), indent=1) + "\n"
+    text = report.markdown(tables, servers.OURS, facts, versions, remarks)
+    (environment.WORK / "report.json").write_text(data)
+    (environment.WORK / "report.md").write_text(text)
+    (environment.WORK / "report.svg").write_text(chart.chart(tables, servers.OURS))
+    print(data if as_json else text, end="")
+    say("also in .bench/report.md, .bench/report.json and .bench/report.svg")
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    # As for Ctrl-C: unwinding is what kills the server of the moment.
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,260 @@
+"""One run: one server, one case, one number.
+
+What this file alone decides: the steps of a measurement, and what makes a run doubtful.
+
+    start the server on its core -> check its answer -> warm up -> measure -> kill it
+
+Every run starts the server afresh, so none profits from an earlier one.  A server that fails
+yields a run that says why and holds no value; nothing here raises for what a server does.
+
+Doubtful runs keep their value and are marked: requests without a good answer; a server that used
+less than `SATURATED` of its core (then wrk or the waiting was the limit, and the latency is not
+that of a busy server); an access log that lacks more than `BUFFERED` of its lines.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench import environment, load, measure, servers
+from bench.cases import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bench.cases import Case
+    from bench.servers import Server
+
+SATURATED = 0.9
+LOG_SECONDS = 2.0
+"""How long an access log may lag behind the last answer."""
+
+BUFFERED = 0.05
+"""Share of the access log's lines that a server may still hold in a buffer."""
+
+STARTS = 7
+"""At least so many starts, over all rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run gave.
+
+    `samples` are in the case's unit (several for START); empty when `failure` says why.  `cpu`
+    and `load_cpu` are the shares of a core, 0 to 1, that the server and wrk used meanwhile.
+    """
+
+    case: str
+    server: str
+    round: int
+    samples: tuple[float, ...] = ()
+    p99_ms: float | None = None
+    requests: int | None = None
+    cpu: float | None = None
+    load_cpu: float | None = None
+    base_mib: float | None = None
+    marks: tuple[str, ...] = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is to be measured; times in seconds."""
+
+    rounds: int
+    seconds: int
+    warmup: int
+    cores: measure.Cores
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Servers that could not be installed, with the reason."""
+
+    @property
+    def starts(self) -> int:
+        """Starts of a server in each round of the case `start`."""
+        return max(1, -(-STARTS // self.rounds))
+
+
+def estimate(cases: list[Case], entrants: list[Server], plan: Plan) -> float:
+    """About how many seconds all rounds will take."""
+    each = 1.0  # to start, check and kill a server
+    once = 0.0
+    for case in cases:
+        takers = sum(server.takes(case) for server in entrants)
+        if case.kind is Kind.LOAD:
+            once += takers * (each + plan.warmup + plan.seconds)
+        elif case.kind is Kind.IDLE:
+            once += takers * (each + 4)
+        else:
+            once += takers * each * plan.starts
+    return once * plan.rounds
+
+
+def everything(
+    cases: list[Case], entrants: list[Server], plan: Plan
+) -> Iterator[tuple[Case, Server, int]]:
+    """The order of runs: in each round, each case, all servers in turn, another one first."""
+    for number in range(plan.rounds):
+        for case in cases:
+            takers = [server for server in entrants if server.takes(case)]
+            shift = number % len(takers) if takers else 0
+            for server in takers[shift:] + takers[:shift]:
+                yield case, server, number
+
+
+def perform(case: Case, server: Server, number: int, plan: Plan) -> Run:
+    """Do one run; `number` counts rounds from 0."""
+    how: dict[Kind, Callable[[Case, Server, int, Plan], Run]] = {
+        Kind.LOAD: _load,
+        Kind.IDLE: _idle,
+        Kind.START: _start,
+    }
+    if server.name in plan.unavailable:
+        return Run(case.name, server.name, number, failure=plan.unavailable[server.name])
+    try:
+        return how[case.kind](case, server, number, plan)
+    except (servers.ServerFailed, load.LoadError) as failure:
+        return Run(case.name, server.name, number, failure=str(failure))
+
+
+def _load(case: Case, server: Server, number: int, plan: Plan) -> Run:
+    with servers.running(server, case, plan.cores.server) as live:
+        servers.check_answer(case, live.port)
+        if plan.warmup:
+            load.drive(case, live.port, plan.warmup, environment.WORK)
+        lines_before = _lines(live.output) if case.access_log else 0
+        wrk_before = _children_cpu()
+        before = measure.cpu_seconds(live.pid)
+        seen = load.drive(case, live.port, plan.seconds, environment.WORK)
+        spent = measure.cpu_seconds(live.pid) - before
+        wrk_spent = _children_cpu() - wrk_before
+        missing = 0
+        if case.access_log:
+            wanted = lines_before + seen.requests
+            missing = wanted - _await_lines(live.output, wanted)
+    if not seen.requests or spent <= 0:
+        raise servers.ServerFailed(f"no request was answered under load ({seen.errors} errors)")
+    cpu = spent / seen.seconds
+    load_cpu = wrk_spent / seen.seconds
+    return Run(
+        case.name,
+        server.name,
+        number,
+        samples=(seen.requests / spent,),
+        p99_ms=seen.p99_ms,
+        requests=seen.requests,
+        cpu=cpu,
+        load_cpu=load_cpu,
+        marks=doubts(seen, cpu, load_cpu, missing),
+    )
+
+
+def doubts(seen: load.Load, cpu: float, load_cpu: float, missing_lines: int) -> tuple[str, ...]:
+    """What speaks against a run, in words; empty for a clean one."""
+    marks = []
+    if seen.errors:
+        marks.append(f"{seen.errors} errors")
+    if cpu < SATURATED:
+        marks.append(f"not saturated: {cpu:.0%} CPU, wrk {load_cpu:.0%}")
+    if missing_lines > BUFFERED * seen.requests:
+        marks.append(f"{missing_lines} access log lines missing")
+    return tuple(marks)
+
+
+def _idle(case: Case, server: Server, number: int, plan: Plan) -> Run:
+    _allow_open_files(case.connections + 100)
+    question = load.wire(case.request, servers.HOST).encode()
+    links: list[socket.socket] = []
+    with servers.running(server, case, plan.cores.server) as live:
+        try:
+            servers.check_answer(case, live.port)
+            with socket.create_connection((servers.HOST, live.port), timeout=10) as first:
+                for _ in range(500):  # what is loaded or cached lazily is no connection's cost
+                    _ask(first, question, case.body)
+            before = measure.private_kib(live.pid)
+            for _ in range(case.connections):
+                link = socket.create_connection((servers.HOST, live.port), timeout=10)
+                links.append(link)
+                _ask(link, question, case.body)
+            after = measure.private_kib(live.pid)
+            closed = sum(map(_is_closed, links))
+        except OSError as failure:
+            raise servers.ServerFailed(
+                f"connection {len(links)} of {case.connections} failed: {failure}"
+            ) from failure
+        finally:
+            for link in links:
+                link.close()
+    return Run(
+        case.name,
+        server.name,
+        number,
+        samples=((after - before) / case.connections,),
+        base_mib=before / 1024,
+        marks=(f"{closed} connections closed by the server",) if closed else (),
+    )
+
+
+def _start(case: Case, server: Server, number: int, plan: Plan) -> Run:
+    samples = []
+    for attempt in range(plan.starts + (number == 0)):
+        with servers.running(server, case, plan.cores.server) as live:
+            servers.check_answer(case, live.port)
+        # The first start of all may have to compile modules: it is not counted.
+        if number or attempt:
+            samples.append(live.started_in * 1000)
+    return Run(case.name, server.name, number, samples=tuple(samples))
+
+
+def _ask(link: socket.socket, question: bytes, body: bytes) -> None:
+    link.sendall(question)
+    answer = b""
+    while not answer.endswith(body):
+        data = link.recv(65536)
+        if not data:
+            raise ConnectionResetError("closed before the whole answer")
+        answer += data
+
+
+def _is_closed(link: socket.socket) -> bool:
+    link.setblocking(False)
+    try:
+        return link.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _allow_open_files(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            raise servers.ServerFailed(
+                f"only {allowed} open files are allowed and {wanted} needed; raise `ulimit -n`"
+            )
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _lines(output: Path) -> int:
+    with output.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _await_lines(output: Path, wanted: int) -> int:
+    deadline = time.monotonic() + LOG_SECONDS
+    found = _lines(output)
+    while found < wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = _lines(output)
+    return found

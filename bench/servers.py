@@ -1,0 +1,323 @@
+"""The servers: how each is installed, started and ended.
+
+What this file alone decides: each peer's command line.  Rules:
+
+- One process that serves, on uvloop wherever the server can use it, with its fastest parser and
+  with no log, as a careful operator would set it up for speed.  Nothing else is switched off that
+  a default installation does.
+- Keep-alive timeouts and connection limits are raised where the defaults would close connections
+  in the cases `idle` and `sleep`; neither costs anything per request.
+- Lifespan stays at its default.
+
+A server lives in a process group of its own, which is killed, not asked, when the run is over:
+nothing it holds is worth a goodbye, and no worker may outlive the harness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench import environment
+from bench.cases import MARK
+from bench.measure import pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.cases import Case
+
+HOST = "127.0.0.1"
+START_SECONDS = 20.0
+"""How long a server may take to its first answer."""
+
+KEEP_ALIVE = "120"
+CONNECTIONS = "8192"
+
+
+class ServerFailed(Exception):
+    """The server did not start, died, or gave a wrong answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to run one server.
+
+    `flags` may hold `{port}`; `quiet` are the flags without an access log, `logging` those with
+    one on standard output.  `requirements` are for `environment.install`, and the versions of
+    `distributions` are reported.  `only` limits the server to some cases.
+    """
+
+    name: str
+    module: str
+    flags: tuple[str, ...]
+    quiet: tuple[str, ...] = ()
+    logging: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    only: frozenset[str] | None = None
+    program: str | None = None
+
+    def takes(self, case: Case) -> bool:
+        """Whether `case` makes sense for this server."""
+        return self.only is None or case.name in self.only
+
+    def command(self, case: Case, port: int) -> list[str]:
+        """The command line that serves `case` on `port`."""
+        if self.program is not None:
+            return [self.program, str(port)]
+        log = self.logging if case.access_log else self.quiet
+        flags = [flag.replace("{port}", str(port)) for flag in (*self.flags, *log)]
+        return [str(environment.PYTHON), "-m", self.module, *flags, f"bench.apps:{case.app}"]
+
+
+OURS = "omnicorn"
+
+OMNICORN = Server(
+    OURS,
+    "omnicorn",
+    ("--host", HOST, "--port", "{port}", "--timeout-keep-alive", KEEP_ALIVE),
+    quiet=("--no-access-log", "--log-level", "warning"),
+    requirements=("uvloop",),
+    distributions=("omnicorn", "uvloop"),
+)
+
+PEERS: tuple[Server, ...] = (
+    Server(
+        "uvicorn",
+        "uvicorn",
+        (
+            *("--host", HOST, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
+            *("--timeout-keep-alive", KEEP_ALIVE),
+        ),
+        quiet=("--no-access-log", "--log-level", "warning"),
+        requirements=("uvicorn[standard]", "uvloop", "httptools"),
+        distributions=("uvicorn", "httptools"),
+    ),
+    Server(
+        "granian",
+        "granian",
+        (
+            *("--host", HOST, "--port", "{port}", "--interface", "asgi", "--workers", "1"),
+            *("--loop", "uvloop", "--http", "1", "--runtime-threads", "1"),
+            *("--backpressure", CONNECTIONS),
+        ),
+        quiet=("--no-log", "--no-access-log"),
+        logging=("--access-log",),
+        requirements=("granian", "uvloop"),
+        distributions=("granian",),
+    ),
+    Server(
+        "gunicorn",
+        "gunicorn",
+        (
+            *("--bind", f"{HOST}:{{port}}", "--worker-class", "asgi", "--workers", "1"),
+            *("--asgi-loop", "uvloop", "--http-parser", "auto"),
+            *("--keep-alive", KEEP_ALIVE, "--worker-connections", CONNECTIONS),
+        ),
+        quiet=("--log-level", "warning"),
+        logging=("--access-logfile", "-"),
+        # The newest release counts for more than the C parser, which may not be there for it.
+        requirements=("gunicorn[fast]>=27 or gunicorn>=27", "uvloop"),
+        distributions=("gunicorn", "gunicorn_h1c"),
+    ),
+    Server(
+        "hypercorn",
+        "hypercorn",
+        (
+            # Without a worker process it serves from the first one.
+            *("--bind", f"{HOST}:{{port}}", "--worker-class", "uvloop", "--workers", "0"),
+            *("--keep-alive", KEEP_ALIVE),
+        ),
+        quiet=("--log-level", "warning"),
+        logging=("--access-logfile", "-"),
+        requirements=("hypercorn", "uvloop"),
+        distributions=("hypercorn",),
+    ),
+    Server(
+        "daphne",
+        "daphne",
+        ("--bind", HOST, "--port", "{port}"),
+        quiet=("--verbosity", "0"),
+        logging=("--access-log", "-"),
+        requirements=("daphne",),
+        distributions=("daphne",),
+    ),
+)
+
+AIM = "go net/http"
+AIM_SOURCE = environment.ROOT / "bench" / "aim.go"
+AIM_PROGRAM = environment.WORK / "aim"
+
+
+def build_aim() -> Server:
+    """Compile the Go server that is the aim for `hello`.
+
+    Raises:
+        ServerFailed: There is no Go, or the compiler refused.
+    """
+    compiler = shutil.which("go")
+    if compiler is None:
+        raise ServerFailed("Go is not installed (apt-get install golang-go)")
+    done = subprocess.run(
+        [compiler, "build", "-o", str(AIM_PROGRAM), str(AIM_SOURCE)],
+        capture_output=True,
+        text=True,
+        cwd=environment.WORK,
+    )
+    if done.returncode:
+        raise ServerFailed(f"go build failed: {environment.anonymous(_last_line(done.stderr))}")
+    return Server(AIM, "", (), only=frozenset({"hello"}), program=str(AIM_PROGRAM))
+
+
+def extra(text: str) -> Server:
+    """Read `NAME=BASE FLAG ...`: the server BASE under another name with more flags.
+
+    Raises:
+        ValueError: The text has no name, or BASE is not a server; the message says which.
+    """
+    name, equals, rest = text.partition("=")
+    base_name, *flags = rest.split() or [""]
+    known = {server.name: server for server in (OMNICORN, *PEERS)}
+    if not equals or not name.strip():
+        raise ValueError(
+            f"{text!r}: expected NAME=BASE FLAGS, as in 'plain=omnicorn --loop asyncio'"
+        )
+    if base_name not in known:
+        raise ValueError(f"{text!r}: no server {base_name!r}; there are {', '.join(known)}")
+    base = known[base_name]
+    return dataclasses.replace(base, name=name.strip(), flags=(*base.flags, *flags))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that has answered: its first process, its port, what it printed, and how fast."""
+
+    pid: int
+    port: int
+    output: Path
+    started_in: float
+
+
+@contextlib.contextmanager
+def running(server: Server, case: Case, core: int) -> Iterator[Running]:
+    """Start `server` on `core`, wait for its first answer to `case`, kill it in the end.
+
+    Raises:
+        ServerFailed: It ended early, did not answer 200 in time, or had died by the end.
+    """
+    port = free_port()
+    output = environment.WORK / f"{server.name.replace('/', '-').replace(' ', '-')}.log"
+    with output.open("wb") as sink:
+        before = time.perf_counter()
+        with pinned(core):
+            process = subprocess.Popen(
+                server.command(case, port),
+                cwd=environment.ROOT,
+                env=environment.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    try:
+        _await_answer(process, case, port, output)
+        yield Running(process.pid, port, output, time.perf_counter() - before)
+        if process.poll() is not None:
+            raise ServerFailed(f"it died during the run: {_last_words(output)}")
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+        _await_empty_group(process.pid)
+        output.unlink(missing_ok=True)
+
+
+def _await_answer(process: subprocess.Popen[bytes], case: Case, port: int, output: Path) -> None:
+    deadline = time.perf_counter() + START_SECONDS
+    question = f"GET {case.request.target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    while time.perf_counter() < deadline:
+        try:
+            with socket.create_connection((HOST, port), timeout=5) as link:
+                link.sendall(question.encode())
+                if link.recv(65536).split(b" ", 2)[1:2] == [b"200"]:
+                    return
+        except OSError:
+            pass
+        if process.poll() is not None:
+            raise ServerFailed(f"it ended with status {process.returncode}: {_last_words(output)}")
+        time.sleep(0.001)
+    raise ServerFailed(f"no answer within {START_SECONDS:.0f} s: {_last_words(output)}")
+
+
+def _await_empty_group(group: int) -> None:
+    # Workers whose parent is gone are reaped by init, a little later than they are killed.
+    deadline = time.perf_counter() + 2
+    while time.perf_counter() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.001)
+
+
+def _last_words(output: Path) -> str:
+    return environment.anonymous(_last_line(output.read_text(errors="replace")))
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it printed nothing"
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def check_answer(case: Case, port: int) -> None:
+    """Send `case`'s request twice on one connection and compare what comes back.
+
+    Raises:
+        ServerFailed: The status, the body or an echoed header is wrong; the message says which.
+    """
+    link = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        for number in ("1000000000001", "1000000000002"):
+            headers = {k: v.replace(MARK, number) for k, v in case.request.headers}
+            link.request(
+                case.request.method, case.request.target, case.request.body or None, headers
+            )
+            response = link.getresponse()
+            body = response.read()
+            if response.status != case.status:
+                raise ServerFailed(f"wrong answer: status {response.status}, not {case.status}")
+            if body != case.body:
+                raise ServerFailed(
+                    f"wrong answer: a body of {len(body)} bytes that is not the expected "
+                    f"{len(case.body)} bytes"
+                )
+            for name in case.echoes:
+                if response.getheader(name) != headers[name]:
+                    raise ServerFailed(f"wrong answer: {name} came back changed")
+            if response.will_close:
+                raise ServerFailed("wrong answer: it closes the connection after one request")
+    except (OSError, http.client.HTTPException) as failure:
+        raise ServerFailed(f"wrong answer: {type(failure).__name__}: {failure}") from failure
+    finally:
+        link.close()

@@ -1,0 +1,1 @@
+"""Streams to ASGI and back, in one place: one module for each scope type, whatever carries it."""

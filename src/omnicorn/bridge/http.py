@@ -1,0 +1,477 @@
+"""One HTTP request's conversation with its application (ASGI HTTP spec 2.5).
+
+What this file alone decides: the order of messages, who may send what and when, and what
+becomes of an application that breaks it.
+
+::
+
+    START ──http.response.start──▶ BODY ⟲ http.response.body (more_body)
+      ⟲ early_hint                  │ ⟲ zerocopysend (more_body)
+                                    ├─ last body, zerocopysend, pathsend ─▶ DONE
+                                    └─ the same, with trailers ─▶ TRAILERS ─▶ DONE
+    the peer leaves, from START, BODY or TRAILERS: GONE
+
+Rules:
+
+1. A message out of order, of the wrong type or with a part that cannot be sent raises
+   `ASGIError` inside the application. After DONE, more of the response is ignored (the
+   spec's word); in GONE it raises `ClientDisconnected`.
+2. ``receive()`` gives content as it arrives, then waits, and gives ``http.disconnect``
+   once the response is complete or the peer has gone.
+3. Each waiting call has a waiter of its own: on asyncio, cancelling a task cancels what
+   it awaits, and one caller's cancellation must not reach another's.
+4. The exchange is also its own access-log record: `scope`, `status`, `sent` and so on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from omnicorn.errors import ASGIError, ClientDisconnected, LocalProtocolError
+from omnicorn.ports import HIGH_WATER
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from omnicorn.errors import RemoteProtocolError
+    from omnicorn.ports import Loop, Stream, Task, Waiter
+
+    Receive = Callable[[], Awaitable[dict[str, Any]]]
+    Send = Callable[[dict[str, Any]], Awaitable[None]]
+    Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+
+# The phases, in the order they are passed through.
+START, BODY, TRAILERS, DONE, GONE = range(5)
+
+EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.trailers": {},
+    "http.response.early_hint": {},
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+}
+"""What an HTTP/1.1 connection offers; all of it is kept below."""
+
+_RESPONSE_EVENTS = frozenset(
+    {"http.response.start", "http.response.body", *EXTENSIONS}
+)
+
+
+class Carrier(Protocol):
+    """What an exchange needs of its connection."""
+
+    @property
+    def loop(self) -> Loop: ...
+
+    @property
+    def can_sendfile(self) -> bool: ...
+
+    def sendfile(self, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:
+        """Write *count* bytes of an open file past the engine, after its output."""
+
+    def on_cycle_end(self, cycle: HTTPCycle, error: BaseException | None) -> None:
+        """The application is through with this exchange; *error* is its own fault."""
+
+
+class HTTPCycle:
+    """One request and its response.
+
+    Args:
+        app: The ASGI 3 application.
+        scope: The request's scope.
+        stream: The way back to the peer.
+        carrier: The connection.
+        ended: The request has no content.
+
+    Attributes:
+        scope: As given to the application.
+        status: The response's status; 0 before it is known.
+        response_headers: The response's fields as the application gave them.
+        sent: Content bytes handed over so far.
+        began: The loop's time when the head was complete; 0.0 where nobody asked.
+        duration: Seconds from there to the end of the response; set by who asked.
+        task: The application's task.
+        finished: The application has returned.
+    """
+
+    __slots__ = (
+        "_app",
+        "_carrier",
+        "_delivered",
+        "_ended",
+        "_half_closed",
+        "_phase",
+        "_pieces",
+        "_readers",
+        "_stream",
+        "_trailers",
+        "_writers",
+        "began",
+        "duration",
+        "finished",
+        "response_headers",
+        "scope",
+        "sent",
+        "status",
+        "task",
+    )
+
+    def __init__(
+        self,
+        app: Application,
+        scope: dict[str, Any],
+        stream: Stream,
+        carrier: Carrier,
+        ended: bool,
+    ) -> None:
+        self._app = app
+        self._stream = stream
+        self._carrier = carrier
+        self._phase = START
+        self._pieces: list[bytes] | None = None
+        self._ended = ended
+        self._delivered = False
+        self._half_closed = False
+        self._trailers: list[tuple[bytes, bytes]] | None = None
+        self._readers: list[Waiter] | None = None
+        self._writers: list[Waiter] | None = None
+        self.scope = scope
+        self.status = 0
+        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
+        self.sent = 0
+        self.began = 0.0
+        self.duration = 0.0
+        self.task: Task | None = None
+        self.finished = False
+
+    # ------------------------------------------------------------------ the application
+
+    async def run(self) -> None:
+        """Run the application to its end and see that the exchange ends with it."""
+        error: BaseException | None = None
+        try:
+            result: object = await self._app(self.scope, self.receive, self.send)
+            if self._phase < DONE:
+                error = ASGIError(
+                    "the application returned without a response"
+                    if self._phase == START
+                    else "the application returned in the middle of its response"
+                )
+            elif result is not None:
+                error = ASGIError(f"the application returned {result!r:.80} instead of None")
+        except Exception as exc:
+            if self._phase != GONE or not _only_disconnects(exc):
+                error = exc
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            if self._phase < DONE:
+                self._give_up()
+            self.finished = True
+            self._carrier.on_cycle_end(self, error)
+
+    def _give_up(self) -> None:
+        """Without a complete response: 500 if nothing has left yet, else cut the connection."""
+        if self._phase == START:
+            self.refuse(500, b"Internal Server Error", [])
+        else:
+            self._phase = GONE
+            self._stream.reset()
+            self._wake()
+
+    def refuse(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer in the application's place, and let the connection be closed."""
+        self._phase = DONE
+        self.status = status
+        self.sent = len(reason)
+        self.response_headers = [
+            *headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(reason)),
+            (b"connection", b"close"),
+        ]
+        self._wake()
+        self._stream.send_head(status, self.response_headers)
+        self._stream.send_data(reason, True)
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI ``receive``."""
+        while not self._delivered and self._phase != GONE:
+            if self._ended or self._pieces:
+                pieces = self._pieces
+                if pieces is None:
+                    body = b""
+                else:
+                    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    self._pieces = None
+                    self._stream.consumed(len(body))
+                self._delivered = self._ended
+                return {"type": "http.request", "body": body, "more_body": not self._ended}
+            if self._phase >= DONE:
+                break
+            self._stream.send_continue()
+            await self._wait_to_read()
+        while self._phase < DONE and not self._half_closed:
+            await self._wait_to_read()
+        return {"type": "http.disconnect"}
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """ASGI ``send``."""
+        try:
+            kind = event["type"]
+        except (TypeError, KeyError):
+            raise ASGIError(f"a message is a dict with a 'type', not {event!r:.80}") from None
+        phase = self._phase
+        if phase == BODY and kind == "http.response.body":
+            body = event.get("body", b"")
+            if type(body) is not bytes:
+                body = _as_bytes(body)
+            more = event.get("more_body", False)
+            if not more:
+                self._phase = DONE if self._trailers is None else TRAILERS
+                if self._readers:
+                    self._wake()
+            try:
+                keep_on = self._stream.send_data(body, not more)
+            except LocalProtocolError as exc:
+                raise ASGIError(f"http.response.body: {exc}") from None
+            finally:
+                self.sent += len(body)
+            if not keep_on and more:
+                await self._wait_to_write()
+        elif phase == START and kind == "http.response.start":
+            self._start(event)
+        else:
+            await self._send_other(kind, event)
+
+    def _start(self, event: dict[str, Any]) -> None:
+        try:
+            status = event["status"]
+        except KeyError:
+            raise ASGIError("http.response.start has no 'status'") from None
+        if type(status) is not int:
+            status = _as_status(status)
+        headers = event.get("headers", ())
+        trailers = event.get("trailers", False)
+        try:
+            self._stream.send_head(status, headers, trailers=bool(trailers))
+        except LocalProtocolError as exc:
+            raise ASGIError(f"http.response.start: {exc}") from None
+        self.status = status
+        self.response_headers = headers
+        if trailers:
+            self._trailers = []
+        self._phase = BODY
+
+    async def _send_other(self, kind: object, event: dict[str, Any]) -> None:
+        """Every message but the two that each response has."""
+        phase = self._phase
+        if kind not in _RESPONSE_EVENTS:
+            raise ASGIError(f"the message type {kind!r:.80} is unknown here")
+        if phase == GONE:
+            raise ClientDisconnected("the client has disconnected")
+        if phase == DONE and kind != "http.response.start":
+            return  # ASGI: what follows a complete response is ignored
+        if kind == "http.response.early_hint":
+            if phase == START:
+                self._early_hint(event)
+            # After the start it comes too late for HTTP/1.1; a server may ignore it.
+        elif kind == "http.response.trailers" and phase == TRAILERS:
+            self._send_trailers(event)
+        elif kind == "http.response.pathsend" and phase == BODY and not self.sent:
+            await self._pathsend(event)
+        elif kind == "http.response.zerocopysend" and phase == BODY:
+            await self._zerocopysend(event)
+        else:
+            raise ASGIError(f"{kind} cannot be sent {_WHERE[phase]}")
+
+    def _early_hint(self, event: dict[str, Any]) -> None:
+        links = event.get("links", ())
+        try:
+            self._stream.send_informational(103, [(b"link", link) for link in links])
+        except (LocalProtocolError, TypeError) as exc:
+            raise ASGIError(f"http.response.early_hint: {exc}") from None
+
+    def _send_trailers(self, event: dict[str, Any]) -> None:
+        trailers = self._trailers
+        assert trailers is not None
+        try:
+            trailers += [(name, value) for name, value in event.get("headers", ())]
+            if not event.get("more_trailers", False):
+                self._stream.send_trailers(trailers)
+                self._phase = DONE
+                self._wake()
+        except (LocalProtocolError, TypeError, ValueError) as exc:
+            raise ASGIError(f"http.response.trailers: {exc}") from None
+
+    # ------------------------------------------------------------------ files
+
+    async def _pathsend(self, event: dict[str, Any]) -> None:
+        path = event.get("path")
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise ASGIError(f"http.response.pathsend needs an absolute 'path', not {path!r:.200}")
+        run_blocking = self._carrier.loop.run_blocking
+        file = await run_blocking(os.open, path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            await self._send_file(file, 0, os.fstat(file).st_size, True)
+        finally:
+            os.close(file)
+
+    async def _zerocopysend(self, event: dict[str, Any]) -> None:
+        source = event.get("file")
+        try:
+            file = source if type(source) is int else source.fileno()  # type: ignore[union-attr]
+        except (AttributeError, OSError, ValueError):
+            raise ASGIError(
+                f"http.response.zerocopysend needs an open 'file' with a descriptor, not {source!r:.80}"
+            ) from None
+        offset = event.get("offset")
+        start = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset
+        count = event.get("count")
+        if count is None:
+            count = max(0, os.fstat(file).st_size - start)
+        await self._send_file(file, start, count, not event.get("more_body", False))
+        if offset is None:
+            os.lseek(file, start + count, os.SEEK_SET)
+
+    async def _send_file(self, file: int, offset: int, count: int, end: bool) -> None:
+        """Send a part of a file as content, by the kernel where the carrier can."""
+        stream = self._stream
+        carrier = self._carrier
+        try:
+            if self.scope["method"] == "HEAD":
+                pass
+            elif count > HIGH_WATER and carrier.can_sendfile and stream.reserve_raw(count):
+                self.sent += await carrier.sendfile(file, offset, count)
+                stream.raw_written()
+            else:
+                stop = offset + count
+                while offset < stop:
+                    size = min(HIGH_WATER, stop - offset)
+                    data = await carrier.loop.run_blocking(os.pread, file, size, offset)
+                    if not data:
+                        raise ASGIError(f"the file ended {stop - offset} bytes too early")
+                    if self._phase == GONE:
+                        break
+                    offset += len(data)
+                    self.sent += len(data)
+                    if not stream.send_data(data, False):
+                        await self._wait_to_write()
+            if self._phase == GONE:
+                raise ClientDisconnected("the client has disconnected")
+            if end:
+                self._phase = DONE if self._trailers is None else TRAILERS
+                self._wake()
+                stream.send_data(b"", True)
+        except LocalProtocolError as exc:
+            raise ASGIError(f"the file cannot be sent: {exc}") from None
+
+    # ------------------------------------------------------------------ waiting
+
+    async def _wait_to_read(self) -> None:
+        readers = self._readers
+        if readers is None:
+            readers = self._readers = []
+        waiter = self._carrier.loop.create_future()
+        readers.append(waiter)
+        try:
+            await waiter
+        finally:
+            readers.remove(waiter)
+
+    async def _wait_to_write(self) -> None:
+        writers = self._writers
+        if writers is None:
+            writers = self._writers = []
+        waiter = self._carrier.loop.create_future()
+        writers.append(waiter)
+        try:
+            await waiter
+        finally:
+            writers.remove(waiter)
+        if self._phase == GONE:
+            raise ClientDisconnected("the client has disconnected")
+
+    def _wake(self) -> None:
+        if self._readers:
+            _set(self._readers)
+
+    # ------------------------------------------------------------------ from the engine
+
+    def on_data(self, data: bytes) -> None:
+        if self._pieces is None:
+            self._pieces = [data]
+        else:
+            self._pieces.append(data)
+        self._wake()
+
+    def on_end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def on_reset(self, error: RemoteProtocolError | None) -> None:
+        if self._phase != DONE:
+            self._phase = GONE
+            if self._writers:
+                _set(self._writers)
+        self._wake()
+
+    def on_remote_closed(self) -> None:
+        self.disconnect()
+
+    def on_writable(self) -> None:
+        if self._writers:
+            _set(self._writers)
+
+    def disconnect(self) -> None:
+        """Tell the application through ``receive()``; what it sends is still delivered."""
+        self._half_closed = True
+        self._wake()
+
+
+_WHERE = (
+    "before http.response.start",
+    "at this point of the response body",
+    "while trailers are expected",
+    "after the response is complete",
+)
+
+
+def _set(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+def _as_bytes(body: object) -> bytes:
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise ASGIError(f"'body' must be bytes, not {type(body).__name__}")
+
+
+def _as_status(status: object) -> int:
+    if isinstance(status, int) and not isinstance(status, bool):
+        return int(status)  # http.HTTPStatus and other enumerations
+    raise ASGIError(f"'status' must be an integer from 200 to 999, not {status!r:.80}")
+
+
+def _only_disconnects(error: BaseException) -> bool:
+    """Whether an exception is nothing but the peer's leaving, alone or in groups.
+
+    Frameworks turn `ClientDisconnected` into an exception of their own: explicitly
+    (``raise X from``), or implicitly with a name that says so (Starlette's
+    ``ClientDisconnect``). A bug in a clean-up that runs meanwhile is still a bug.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_disconnects, error.exceptions))
+    if isinstance(error, ClientDisconnected):
+        return True
+    if error.__cause__ is not None:
+        return _only_disconnects(error.__cause__)
+    context = error.__context__
+    return (
+        context is not None
+        and "disconnect" in type(error).__name__.lower()
+        and _only_disconnects(context)
+    )

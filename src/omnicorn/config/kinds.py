@@ -1,0 +1,386 @@
+"""What a value may be: reading it from text, checking it, writing it back.
+
+Each `Kind` has three operations and one sentence:
+
+- ``parse(text)`` reads what a flag, a variable or a TOML string says;
+- ``check(value)`` judges a typed value, whoever made it, and returns it normalised
+  (lists become tuples, ints become floats where seconds are meant);
+- ``show(value)`` writes TOML that ``parse`` or ``check`` would accept again;
+- ``accepts`` completes "expected ...".
+
+Both refuse by ``ValueError``; its text adds what ``accepts`` cannot say, or is empty.
+Naming the option and its source is the business of `options.Option`. `None` is not a
+kind: an option whose default is None may also be None.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from omnicorn.config.bind import MAX_PORT, check_host, parse_bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Kind:
+    """A set of values; see the module for its operations."""
+
+    __slots__ = ("accepts", "metavar")
+    #: Whether a flag may be given several times, each adding one item.
+    repeatable = False
+
+    def __init__(self, accepts: str, metavar: str) -> None:
+        self.accepts = accepts
+        self.metavar = metavar
+
+    def parse(self, text: str) -> object:
+        raise NotImplementedError
+
+    def check(self, value: object) -> object:
+        raise NotImplementedError
+
+    def show(self, value: object) -> str:
+        return str(value)
+
+
+class Text(Kind):
+    """Text that is not empty and holds no NUL, under one further rule.
+
+    Args:
+        rule: Returns the text normalised, or raises ValueError.
+    """
+
+    __slots__ = ("rule",)
+
+    def __init__(
+        self, accepts: str, metavar: str, rule: Callable[[str], str] | None = None
+    ) -> None:
+        super().__init__(accepts, metavar)
+        self.rule = rule if rule is not None else _not_empty
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError("")
+        return self.rule(value)
+
+    def show(self, value: object) -> str:
+        return quote(str(value))
+
+
+class Switch(Kind):
+    """True or false."""
+
+    __slots__ = ()
+    _WORDS: ClassVar = {
+        "true": True, "yes": True, "on": True, "1": True,
+        "false": False, "no": False, "off": False, "0": False,
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__("true or false (also yes/no, on/off, 1/0)", "")
+
+    def parse(self, text: str) -> bool:
+        try:
+            return self._WORDS[text.lower()]
+        except KeyError:
+            raise ValueError("") from None
+
+    def check(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("")
+        return value
+
+    def show(self, value: object) -> str:
+        return "true" if value else "false"
+
+
+class Choice(Kind):
+    """One of a few words; read without regard to case."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(f"one of {', '.join(words)}", "|".join(words))
+        self.words = words
+
+    def parse(self, text: str) -> str:
+        return text.lower()
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError("")
+        return value
+
+    def show(self, value: object) -> str:
+        return quote(str(value))
+
+
+class Integer(Kind):
+    """A whole number from `low` to `high`, both included."""
+
+    __slots__ = ("high", "low")
+
+    def __init__(self, low: int, high: int | None = None, metavar: str = "N") -> None:
+        limits = f"of {low} or more" if high is None else f"from {low} to {high}"
+        super().__init__(f"a whole number {limits}", metavar)
+        self.low = low
+        self.high = high
+
+    def parse(self, text: str) -> int:
+        return _integer(text)
+
+    def check(self, value: object) -> int:
+        # A bool is an int to Python and never one to the person who wrote it.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("")
+        if value < self.low or (self.high is not None and value > self.high):
+            raise ValueError("")
+        return value
+
+
+class Size(Integer):
+    """A number of bytes; in text, K, M and G (or KiB, MiB, GiB) are powers of 1024."""
+
+    __slots__ = ()
+    _UNITS: ClassVar = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+    def __init__(self) -> None:
+        super().__init__(1, metavar="BYTES")
+        self.accepts = "a number of bytes of 1 or more, such as 65536, 64K or 10M"
+
+    def parse(self, text: str) -> int:
+        number = text.lower().removesuffix("ib")
+        unit = self._UNITS.get(number[-1:])
+        if unit is None:
+            return _integer(text)
+        return _integer(number[:-1]) * unit
+
+
+class Seconds(Kind):
+    """A time in seconds; in text also with a unit: ms, s, m or h."""
+
+    __slots__ = ()
+    _UNITS: ClassVar = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    # No timer of any loop misbehaves below this, and nobody waits longer than a year.
+    _MAX = 366 * 86400.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a time above 0 and up to a year, in seconds or as 500ms, 15s, 2m, 1h", "SECONDS"
+        )
+
+    def parse(self, text: str) -> float:
+        number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+        unit = self._UNITS.get(text[len(number) :] or "s")
+        if unit is None or not number.isascii() or not number.replace(".", "", 1).isdigit():
+            raise ValueError("")
+        return float(number) * unit
+
+    def check(self, value: object) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ValueError("")
+        # Written so that NaN fails too.
+        if not 0 < value <= self._MAX:
+            raise ValueError("")
+        return float(value)
+
+    def show(self, value: object) -> str:
+        return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+class Permissions(Kind):
+    """File permission bits; text is octal, as chmod reads it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__('octal permissions such as "660", or an int such as 0o660', "OCTAL")
+
+    def parse(self, text: str) -> int:
+        return _integer(text.removeprefix("0o"), base=8)
+
+    def check(self, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("")
+        if not 0 <= value <= 0o777:
+            raise ValueError(f"as a number, {value} is {value:#o}")
+        return value
+
+    def show(self, value: object) -> str:
+        return f'"{value:o}"'
+
+
+class Several(Kind):
+    """A tuple of items, each under one rule.
+
+    Args:
+        item: Returns the item normalised, or raises ValueError.
+        separator: Between items where they come in one text.
+        write: An item as text again.
+        repeatable: A flag gives one item, unsplit, and may be given again.
+    """
+
+    __slots__ = ("item", "repeatable", "separator", "write")
+
+    def __init__(
+        self,
+        accepts: str,
+        metavar: str,
+        item: Callable[[object], object],
+        *,
+        separator: str = ",",
+        write: Callable[[object], str] = str,
+        repeatable: bool = False,
+    ) -> None:
+        super().__init__(accepts, metavar)
+        self.item = item
+        self.separator = separator
+        self.write = write
+        self.repeatable = repeatable
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        parts = (part.strip() for part in text.split(self.separator))
+        return tuple(part for part in parts if part)
+
+    def check(self, value: object) -> tuple[object, ...]:
+        items: Iterable[object]
+        if isinstance(value, str):
+            items = (value,)
+        elif isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, (list, tuple)):
+            items = value
+        else:
+            raise ValueError("")
+        return tuple([self.item(item) for item in items])
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return f"[{', '.join(quote(self.write(item)) for item in value)}]"
+
+
+def quote(text: str) -> str:
+    """Return a TOML basic string."""
+    import json
+
+    # JSON's escapes are TOML's, except that TOML also wants DEL escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _integer(text: str, base: int = 10) -> int:
+    # int() also takes underscores, spaces, a plus and digits of other scripts.
+    if not text.isascii() or not text.removeprefix("-").isdigit():
+        raise ValueError("")
+    try:
+        return int(text, base)
+    except ValueError:  # An octal with an 8 in it, or more digits than Python reads.
+        raise ValueError("") from None
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+# Rules of single options ---------------------------------------------------------------
+
+
+def _address(item: object) -> str:
+    if not isinstance(item, str):
+        raise ValueError(f"{item!r} is not text")
+    parse_bind(item)
+    return item
+
+
+def _owner(text: str) -> str:
+    user, colon, group = text.partition(":")
+    if ":" in group or not (user or group) or (colon and not group) or " " in text:
+        raise ValueError("")
+    return text
+
+
+def _root_path(text: str) -> str:
+    # A trailing slash would make every path begin with two.
+    path = text.rstrip("/")
+    if path and not path.startswith("/"):
+        raise ValueError(f"write /{path}")
+    return path
+
+
+def _trusted(item: object) -> str:
+    if not isinstance(item, str):
+        raise ValueError(f"{item!r} is not text")
+    if item in ("*", "unix"):
+        return item
+    from ipaddress import ip_network
+
+    try:
+        ip_network(item)
+    except ValueError as error:
+        # ipaddress alone knows whether it is the host bits, the mask or all of it.
+        raise ValueError(str(error)) from None
+    return item
+
+
+#: RFC 9110 §5.6.2: the characters of a token, which a field name is.
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: Fields that frame a message or manage its connection: written once, by the server.
+_FRAMING = frozenset(
+    ("connection", "content-length", "keep-alive", "proxy-connection", "trailer",
+     "transfer-encoding", "upgrade")
+)  # fmt: skip
+
+
+def _header(item: object) -> tuple[str, str]:
+    name: object
+    value: object
+    if isinstance(item, str):
+        name, colon, value = item.partition(":")
+        if not colon:
+            raise ValueError(f"{item!r} has no colon")
+    elif isinstance(item, (tuple, list)) and len(item) == 2:
+        name, value = item
+    else:
+        raise ValueError(f"{item!r} is not a header")
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ValueError(f"{item!r} is not text")
+    if not name or not _TOKEN.issuperset(name):
+        raise ValueError(f"{name!r} is not a header name")
+    # RFC 9110 §5.5: CR, LF and NUL would end the field early; the other controls have no use.
+    value = value.strip(" \t")
+    if any((char < " " and char != "\t") or char == "\x7f" or char > "\xff" for char in value):
+        raise ValueError(f"the value of {name} holds a character that no header can carry")
+    if name.lower() in _FRAMING:
+        raise ValueError(f"{name} is written by the server alone")
+    return name, value
+
+
+def _write_header(item: object) -> str:
+    assert isinstance(item, tuple)
+    return f"{item[0]}: {item[1]}"
+
+
+HOST = Text("a host name or an address without a port", "HOST", check_host)
+PORT = Integer(0, MAX_PORT, "PORT")
+BIND = Several(
+    "host:port, [ipv6]:port, :port, unix:/path or fd://number",
+    "ADDRESS",
+    _address,
+    repeatable=True,
+)
+OWNER = Text('"user", "user:group" or ":group", by name or number', "USER:GROUP", _owner)
+ROOT_PATH = Text("a path that begins with / (or nothing)", "PATH", _root_path)
+TRUSTED = Several("addresses, networks, * or unix, with commas between", "LIST", _trusted)
+HEADERS = Several(
+    '"Name: value", not a framing header',
+    '"NAME: VALUE"',
+    _header,
+    separator="\n",
+    write=_write_header,
+    repeatable=True,
+)

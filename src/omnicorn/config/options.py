@@ -1,0 +1,462 @@
+"""The one table of options; flags, variables, file keys and `Config` all come from it.
+
+Each field of `Config` is declared once, through `option()`: default, kind, help, group,
+extra flags and variables, and the version that brought it. Its name gives the rest::
+
+    limit_request_body   --limit-request-body   OMNICORN_LIMIT_REQUEST_BODY
+                         limit_request_body or limit-request-body in TOML
+
+Invariants: a `Config` that exists is valid, whoever made it; it never changes; it holds
+typed values only (text is read in ``sources``, nowhere else); it knows no socket and
+no loop. To add an option, add a field, and code that obeys it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
+
+from omnicorn.config.bind import Bind, check_host, parse_bind
+from omnicorn.config.kinds import (
+    BIND,
+    HEADERS,
+    HOST,
+    OWNER,
+    PORT,
+    ROOT_PATH,
+    TRUSTED,
+    Choice,
+    Integer,
+    Kind,
+    Permissions,
+    Seconds,
+    Size,
+    Switch,
+    Text,
+)
+from omnicorn.config.spelling import did_you_mean
+from omnicorn.errors import ConfigError
+
+T = TypeVar("T")
+
+ENV_PREFIX = "OMNICORN_"
+
+
+class Option:
+    """One row of the table.
+
+    Args:
+        default: The value when nobody says otherwise; None means "may be unset".
+        kind: What a value may be.
+        help: One or two sentences; units and meaning, not the default.
+        group: The heading it is listed under.
+        flag: The flag, where it is not the name with dashes.
+        aliases: Further flags.
+        env: Variables of other programs that are understood after our own.
+        since: The version that brought it.
+    """
+
+    __slots__ = (
+        "aliases", "default", "env", "flag", "flags", "group", "help", "kind", "name", "since",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        default: object,
+        kind: Kind,
+        help: str,
+        group: str,
+        flag: str | None,
+        aliases: tuple[str, ...],
+        env: tuple[str, ...],
+        since: str,
+    ) -> None:
+        self.name = ""
+        self.flags: tuple[str, ...] = ()
+        self.default = default
+        self.kind = kind
+        self.help = help
+        self.group = group
+        self.flag = flag
+        self.aliases = aliases
+        self.env = env
+        self.since = since
+
+    def baptise(self, name: str) -> None:
+        """Take the name of the field, and what follows from it."""
+        self.name = name
+        self.flags = (self.flag or "--" + name.replace("_", "-"), *self.aliases)
+        self.env = (ENV_PREFIX + name.upper(), *self.env)
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.kind, Switch)
+
+    @property
+    def optional(self) -> bool:
+        return self.default is None
+
+    def parse(self, text: str, source: str) -> object:
+        """Read text, which comes from `source`, and check it.
+
+        Raises:
+            ConfigError: It is not such a value.
+        """
+        if self.optional and text.lower() in ("", "none"):
+            return None
+        try:
+            value = self.kind.parse(text)
+        except ValueError as error:
+            raise self.error(text, str(error), source) from None
+        return self.check(value, source, shown=text)
+
+    def check(self, value: object, source: str | None = None, *, shown: object = None) -> object:
+        """Return a typed value, normalised.
+
+        Raises:
+            ConfigError: The type or the range is wrong.
+        """
+        if value is None and self.optional:
+            return None
+        try:
+            return self.kind.check(value)
+        except ValueError as error:
+            raise self.error(value if shown is None else shown, str(error), source) from None
+
+    def show(self, value: object) -> str:
+        """Return a value as TOML; None, which TOML lacks, as ``"none"``."""
+        return '"none"' if value is None else self.kind.show(value)
+
+    def error(self, value: object, reason: str, source: str | None) -> ConfigError:
+        """Build the error that says what, from where, why, and what would do."""
+        origin = f" (from {source})" if source else ""
+        because = f"{reason}; " if reason else ""
+        or_none = ", or none" if self.optional else ""
+        return ConfigError(
+            f"{self.name} = {value!r}{origin}: {because}expected {self.kind.accepts}{or_none}",
+            self.name,
+            source,
+        )
+
+
+def option(
+    default: T,
+    kind: Kind,
+    help: str,
+    *,
+    group: str,
+    flag: str | None = None,
+    aliases: tuple[str, ...] = (),
+    env: tuple[str, ...] = (),
+    since: str = "0.1",
+) -> T:
+    """Declare a field of `Config`; the arguments are those of `Option`."""
+    # To the type checker it is the default; the class turns it into that.
+    return cast("T", Option(default, kind, help, group, flag, aliases, env, since))
+
+
+#: Every option by name, in the order of the help; filled by the class below.
+OPTIONS: dict[str, Option] = {}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Frozen:
+    """What a frozen, keyword-only dataclass would be, typed as one.
+
+    A generated one costs 3 ms of every start, a twentieth of all there is, to compile
+    methods that three loops over the table do as well. Defaults are attributes of the
+    class; an instance holds only what it was given.
+    """
+
+    def __init_subclass__(cls) -> None:
+        for name, row in list(vars(cls).items()):
+            if isinstance(row, Option):
+                row.baptise(name)
+                OPTIONS[name] = row
+                setattr(cls, name, row.default)
+
+    def __init__(self, **values: object) -> None:
+        for name, value in values.items():
+            row = OPTIONS.get(name)
+            if row is None:
+                raise TypeError(f"there is no option {name!r}{did_you_mean(name, OPTIONS)}")
+            vars(self)[name] = row.check(value)
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Check values against each other."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name}: a configuration never changes; make another by replace()")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name}: a configuration never changes; make another by replace()")
+
+    def __repr__(self) -> str:
+        """Show what differs from the defaults."""
+        changed = (
+            f"{name}={value!r}"
+            for name, row in OPTIONS.items()
+            if (value := getattr(self, name)) != row.default
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in OPTIONS)
+
+    def __hash__(self) -> int:
+        return hash(tuple([getattr(self, name) for name in OPTIONS]))
+
+
+SWITCH = Switch()
+SIZE = Size()
+SECONDS = Seconds()
+
+APPLICATION = "Application"
+LISTENING = "Listening"
+RUNNING = "Running"
+PROXIES = "Proxies and response headers"
+LOGGING = "Logging"
+LIMITS = "Limits"
+TIMEOUTS = "Timeouts"
+
+
+class Config(_Frozen):
+    """Everything a server can be told; every value is valid, none ever changes.
+
+    Raises:
+        ConfigError: A value has the wrong type or range; it names the option.
+    """
+
+    app: str | None = option(
+        None,
+        Text("module:attribute, as in main:app", "APP"),
+        "The application to serve, as module:attribute; without :attribute, app or "
+        "application is looked for.",
+        group=APPLICATION,
+    )
+    factory: bool = option(
+        False,
+        SWITCH,
+        "Call the attribute without arguments and serve what it returns.",
+        group=APPLICATION,
+    )
+    app_dir: str = option(
+        ".",
+        Text("a folder", "DIR"),
+        "Folder to import the application from.",
+        group=APPLICATION,
+    )
+    lifespan: Literal["auto", "on", "off"] = option(
+        "auto",
+        Choice("auto", "on", "off"),
+        "Lifespan events: auto goes on without them when the application knows none, on "
+        "makes that a failure to start.",
+        group=APPLICATION,
+    )
+    root_path: str = option(
+        "",
+        ROOT_PATH,
+        "Path below which the application is mounted by the proxy in front.",
+        group=APPLICATION,
+    )
+
+    host: str = option(
+        "127.0.0.1",
+        HOST,
+        "Address to listen on; 0.0.0.0 is every IPv4 interface, :: every one.",
+        group=LISTENING,
+    )
+    port: int = option(
+        8000,
+        PORT,
+        "Port to listen on; 0 takes any free one.",
+        group=LISTENING,
+        env=("PORT",),
+    )
+    uds: str | None = option(
+        None,
+        Text("a path", "PATH"),
+        "Listen on this Unix socket instead.",
+        group=LISTENING,
+    )
+    fd: int | None = option(
+        None,
+        Integer(0, metavar="FD"),
+        "Listen on this inherited, already bound socket instead.",
+        group=LISTENING,
+    )
+    bind: tuple[str, ...] = option(
+        (),
+        BIND,
+        "Listen here: host:port, [ipv6]:port, :port, unix:/path or fd://3; several times "
+        "for several places. Replaces host, port, uds and fd.",
+        group=LISTENING,
+        aliases=("-b",),
+    )
+    uds_permissions: int | None = option(
+        None,
+        Permissions(),
+        "Permissions of the Unix sockets we make, as chmod takes them.",
+        group=LISTENING,
+    )
+    uds_owner: str | None = option(
+        None,
+        OWNER,
+        "Owner of the Unix sockets we make: user, user:group or :group.",
+        group=LISTENING,
+    )
+    reuse_port: bool = option(
+        False,
+        SWITCH,
+        "Let several processes listen on the same port; the system spreads connections.",
+        group=LISTENING,
+    )
+    backlog: int = option(
+        2048,
+        Integer(1, 2**31 - 1),
+        "Connections the system may hold until they are accepted.",
+        group=LISTENING,
+    )
+
+    loop: Literal["auto", "asyncio", "uvloop"] = option(
+        "auto",
+        Choice("auto", "asyncio", "uvloop"),
+        "Event loop; auto takes uvloop where it is installed.",
+        group=RUNNING,
+    )
+
+    proxy_headers: bool = option(
+        True,
+        SWITCH,
+        "Take the client's address and scheme from the headers of trusted proxies.",
+        group=PROXIES,
+    )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        ("127.0.0.1", "::1"),
+        TRUSTED,
+        "Proxies to trust: addresses and networks with commas between, unix for whoever "
+        "connects by Unix socket, * for everybody.",
+        group=PROXIES,
+        env=("FORWARDED_ALLOW_IPS",),
+    )
+    server_header: bool = option(True, SWITCH, "Send a Server header by default.", group=PROXIES)
+    date_header: bool = option(True, SWITCH, "Send a Date header by default.", group=PROXIES)
+    headers: tuple[tuple[str, str], ...] = option(
+        (),
+        HEADERS,
+        "Add this header to every response; several times for several. The variable "
+        "holds one per line.",
+        group=PROXIES,
+        flag="--header",
+    )
+
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = option(
+        "info",
+        Choice("critical", "error", "warning", "info", "debug"),
+        "The least serious messages to log.",
+        group=LOGGING,
+    )
+    log_config: str | None = option(
+        None,
+        Text("the path of an .ini, .json, .yaml or .toml file", "FILE"),
+        "Logging configuration for Python's logging: .ini, .json, .yaml or .toml.",
+        group=LOGGING,
+    )
+    access_log: bool = option(True, SWITCH, "Log every request.", group=LOGGING)
+    access_log_format: str | None = option(
+        None,
+        Text("a format", "FORMAT"),
+        "Format of an access log line; unset is the access log's own.",
+        group=LOGGING,
+    )
+    access_log_file: str | None = option(
+        None,
+        Text("a path, or - for standard output", "FILE"),
+        "Write the access log to this file; unset or - is standard output.",
+        group=LOGGING,
+        aliases=("--access-logfile",),
+    )
+    use_colors: bool | None = option(
+        None,
+        SWITCH,
+        "Colour the log; unset means when it goes to a terminal.",
+        group=LOGGING,
+    )
+
+    limit_concurrency: int | None = option(
+        None,
+        Integer(1),
+        "Answer 503 beyond this many requests at a time; unset is no limit.",
+        group=LIMITS,
+    )
+    limit_request_line: int = option(8192, SIZE, "Longest request line, in bytes.", group=LIMITS)
+    limit_request_head: int = option(
+        65536, SIZE, "Largest request line and headers together, in bytes.", group=LIMITS
+    )
+    limit_request_fields: int = option(128, Integer(1), "Most headers in a request.", group=LIMITS)
+    limit_request_body: int | None = option(
+        None, SIZE, "Largest request body, in bytes; unset is no limit.", group=LIMITS
+    )
+
+    timeout_request_head: float = option(
+        15.0,
+        SECONDS,
+        "Time for a whole request line and its headers to arrive, from the first byte.",
+        group=TIMEOUTS,
+    )
+    timeout_body: float = option(
+        30.0,
+        SECONDS,
+        "Longest pause within a request body that the application waits for.",
+        group=TIMEOUTS,
+    )
+    timeout_keep_alive: float = option(
+        75.0,
+        SECONDS,
+        "Time an idle connection is kept for its next request.",
+        group=TIMEOUTS,
+        aliases=("--keep-alive",),
+    )
+    timeout_write: float = option(
+        60.0,
+        SECONDS,
+        "Longest time a client may take no byte of a response that waits for it.",
+        group=TIMEOUTS,
+    )
+    timeout_graceful_shutdown: float = option(
+        30.0,
+        SECONDS,
+        "Time that running requests get to finish when the server stops.",
+        group=TIMEOUTS,
+        aliases=("--graceful-timeout",),
+    )
+
+    def __post_init__(self) -> None:
+        if self.uds is not None and self.fd is not None and not self.bind:
+            raise ConfigError(
+                "uds and fd are both given: choose one, or list both places in bind", "uds"
+            )
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a configuration with some values changed.
+
+        Raises:
+            ConfigError: A new value is wrong.
+        """
+        return Config(**{**vars(self), **changes})
+
+    @property
+    def binds(self) -> tuple[Bind, ...]:
+        """The places to listen at, whichever options named them; never empty.
+
+        ``bind`` replaces the others; without it ``fd``, then ``uds``, then host and port.
+        """
+        if self.bind:
+            return tuple([parse_bind(text) for text in self.bind])
+        if self.fd is not None:
+            return (Bind("fd", fd=self.fd),)
+        if self.uds is not None:
+            return (Bind("unix", path=self.uds),)
+        return (Bind("tcp", host=check_host(self.host), port=self.port),)

@@ -1,0 +1,1 @@
+"""The glue of one connection: choose an engine, feed it, flush once, keep its deadline."""

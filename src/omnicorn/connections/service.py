@@ -1,0 +1,158 @@
+"""What the connections of one server in one event loop share.
+
+The application and its state, the memories of the engines, the deadlines, the count of
+running exchanges, the queue of connections with output. Nothing here knows a loop by
+name: it all goes through the `Loop` port.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omnicorn.bridge.http import EXTENSIONS
+from omnicorn.connections.deadlines import Deadlines
+from omnicorn.http.defaults import DefaultFields
+from omnicorn.observability.logs import RateLimited
+from omnicorn.protocols.http1 import Limits, RequestParser, ResponseEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from omnicorn.bridge.http import Application, HTTPCycle
+    from omnicorn.connections.stream import Connection
+    from omnicorn.observability.access_log import AccessLog, AccessLogger
+    from omnicorn.ports import Loop
+    from omnicorn.security.trust import TrustedPeers
+
+
+
+class Timeouts(NamedTuple):
+    """Bounds of every wait, in seconds."""
+
+    head: float = 15.0
+    """From a head's first byte to its last; also how long a new connection may be silent."""
+    body: float = 30.0
+    """Between two pieces of a request body."""
+    keep_alive: float = 75.0
+    """Between a response and the next request; longer than load balancers' usual 60 s."""
+    write: float = 60.0
+    """Without the peer reading anything."""
+
+
+class Service:
+    """Shared state of a server's connections.
+
+    Args:
+        app: The ASGI 3 application.
+        loop: The loop port.
+        limits: What a peer may send.
+        timeouts: How long a peer may take.
+        root_path: The prefix the application is mounted at.
+        limit_concurrency: Exchanges at once before 503; None: no limit.
+        access_log: Where finished exchanges are logged; None: nowhere.
+        trusted: Whose proxy headers are believed; None: nobody's.
+        server_header: Whether ``server`` is sent.
+        date_header: Whether ``date`` is sent.
+        headers: Further fields of every response.
+        wall_clock: Seconds since the epoch, for ``date``.
+
+    Attributes:
+        state: The lifespan's state; None where there is none.
+        connections: All open connections.
+        active: Exchanges whose application has not returned.
+        stragglers: Those of them whose connection has moved on to the next.
+        refusals: Logs refused requests, a bounded number in a period.
+        draining: No new requests: connections close after the exchange in progress.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        loop: Loop,
+        *,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        root_path: str = "",
+        limit_concurrency: int | None = None,
+        access_log: AccessLog | AccessLogger | None = None,
+        trusted: TrustedPeers | None = None,
+        server_header: bool = True,
+        date_header: bool = True,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.app = app
+        self.loop = loop
+        self.timeouts = timeouts or Timeouts()
+        self.root_path = root_path
+        self.limit_concurrency = limit_concurrency
+        self.access_log = access_log
+        self.timed = access_log is not None and "duration" in access_log.needs
+        self.trusted = trusted
+        self.extensions = EXTENSIONS
+        self.state: dict[str, Any] | None = None
+        self.connections: set[Connection] = set()
+        self.active = 0
+        self.stragglers: set[HTTPCycle] = set()
+        self.draining = False
+        self.on_idle: Callable[[], object] | None = None
+        self.refusals = RateLimited(logging.getLogger("omnicorn.error").warning)
+        self.deadlines = Deadlines(loop)
+        self.parser = RequestParser(limits)
+        self.encoder = ResponseEncoder()
+        self.defaults = DefaultFields(
+            b"omnicorn" if server_header else None, date_header, headers, self._second
+        )
+        self._wall_clock = wall_clock
+        self._dirty: list[Connection] = []
+
+    def _second(self) -> float:
+        """The present second; the default fields expire with it."""
+        now = self._wall_clock()
+        self.loop.call_at(self.loop.time() + 1.0 - now % 1.0, self.defaults.expire)
+        return now
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush *connection* at the end of this iteration, with all others that ask."""
+        if not self._dirty:
+            self.loop.call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    # ------------------------------------------------------------------ draining
+
+    def drain(self, on_idle: Callable[[], object]) -> None:
+        """Close what is idle now and the rest as it ends; *on_idle* when all is over."""
+        self.draining = True
+        self.on_idle = on_idle
+        for connection in tuple(self.connections):
+            connection.drain()
+        self.check_idle()
+
+    def disconnect(self) -> None:
+        """Tell every application that its client is as good as gone."""
+        for connection in tuple(self.connections):
+            connection.disconnect()
+        for cycle in tuple(self.stragglers):
+            cycle.disconnect()
+
+    def cancel(self) -> None:
+        """Cancel every application and cut every connection."""
+        for connection in tuple(self.connections):
+            connection.abort()
+        for cycle in tuple(self.stragglers):
+            if cycle.task is not None:
+                cycle.task.cancel()
+
+    def check_idle(self) -> None:
+        """While draining: whether the last exchange and the last connection are gone."""
+        if self.draining and not self.connections and not self.active:
+            on_idle, self.on_idle = self.on_idle, None
+            if on_idle is not None:
+                on_idle()

@@ -1,0 +1,421 @@
+"""One byte-stream connection, from accept to close, whatever the loop.
+
+This file alone decides when bytes are written, what the connection's deadline is, and how
+it closes; the engine decides what is said, the bridge what the application sees.
+
+::
+
+    transport ──data_received──▶ engine ──on_request──▶ HTTPCycle ──▶ the application
+        ▲                          │ ▲                      │
+        └──────── flush ◀──────────┘ └─── verbs ◀───────────┘
+
+Rules:
+
+1. A complete response is flushed at once; anything else at the end of the loop's
+   iteration, or when `HIGH_WATER` bytes wait. So head and body leave in one write, and so
+   do all the pieces that an application sends in one go.
+2. A busy connection (the application's turn) has no deadline, an idle one always has.
+3. Closing never takes a response away from a peer that is still sending: reset by unread
+   bytes would destroy it in flight (RFC 9112 §9.6), so we *linger*: stop writing, read and
+   drop for a bounded while, then close.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.bridge.http import HTTPCycle
+from omnicorn.bridge.scope import http_scope
+from omnicorn.errors import ClientDisconnected
+from omnicorn.ports import HIGH_WATER
+from omnicorn.protocols.http1 import Http1Engine
+from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
+from omnicorn.security.trust import resolve_fields
+from omnicorn.transports.sockets import local_address, peer_address
+
+if TYPE_CHECKING:
+    from omnicorn.bridge.scope import Address, ServerAddress
+    from omnicorn.connections.service import Service
+    from omnicorn.ports import Loop, RequestHead, Stream, StreamHandler, Transport
+
+logger = logging.getLogger("omnicorn.error")
+
+LINGER_TIME = 2.0
+"""Seconds a peer may go on sending after our last byte."""
+LINGER_BYTES = 1 << 20
+"""Bytes it may go on sending."""
+
+# What the deadline is for.
+_SILENCE, _HEAD, _BODY, _IDLE, _WRITE, _LINGER, _CLOSE = range(7)
+
+
+class Connection:
+    """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine.
+
+    Attributes:
+        slot: Belongs to `Deadlines`.
+        deadline: In loop time.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_client",
+        "_cycle",
+        "_engine",
+        "_lingered",
+        "_scheme",
+        "_server",
+        "_service",
+        "_timing",
+        "_transport",
+        "_trusted",
+        "_unwritten",
+        "deadline",
+        "slot",
+    )
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._engine = Http1Engine(self, service.parser, service.encoder, service.defaults)
+        self._transport: Transport | None = None
+        self._cycle: HTTPCycle | None = None
+        self._client: Address | None = None
+        self._server: ServerAddress | None = None
+        self._scheme = "http"
+        self._trusted = False
+        self._lingered = 0
+        self._unwritten = 0
+        self._timing = _SILENCE
+        self.deadline = 0.0
+        self.slot = -1
+
+    # ------------------------------------------------------------------ from the transport
+
+    def connection_made(self, transport: Any) -> None:
+        service = self._service
+        self._transport = transport
+        self._client = peer_address(transport.get_extra_info("peername"))
+        self._server = local_address(transport.get_extra_info("sockname"))
+        trusted = service.trusted
+        if trusted is not None:
+            self._trusted = trusted.trusts(self._client[0] if self._client else None)
+        service.connections.add(self)
+        self._expect(_SILENCE, service.timeouts.head)
+        if service.draining:
+            self._close()
+
+    def data_received(self, data: bytes) -> None:
+        engine = self._engine
+        engine.receive(data)
+        if engine.remote != COMPLETE:
+            self._attend(len(data))
+
+    def eof_received(self) -> bool:
+        """Returns whether the transport stays open for writing."""
+        if self._timing >= _LINGER:
+            return False
+        engine = self._engine
+        engine.receive_eof()
+        if engine.closing and not engine.has_output:
+            self._close()
+            return False
+        return True
+
+    def pause_writing(self) -> None:
+        self._engine.blocked = True
+        if self._timing < _LINGER:
+            self._unwritten = self._waiting_bytes()
+            self._expect(_WRITE, self._service.timeouts.write)
+
+    def resume_writing(self) -> None:
+        engine = self._engine
+        engine.blocked = False
+        if self._timing == _WRITE:
+            self._timing = _IDLE
+            if engine.remote == BODY:
+                self._expect(_BODY, self._service.timeouts.body)
+        cycle = self._cycle
+        if cycle is not None:
+            cycle.on_writable()
+        if engine.is_complete and self._timing < _LINGER:
+            self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        service = self._service
+        service.connections.discard(self)
+        service.deadlines.forget(self)
+        self._transport = None
+        self._timing = _CLOSE
+        cycle, self._cycle = self._cycle, None
+        if cycle is not None:
+            if not cycle.finished:
+                service.stragglers.add(cycle)  # the application may go on; keep its task
+            if self._engine.is_responding and service.access_log is not None:
+                self._log(cycle)
+        self._engine.connection_lost()
+        if service.draining:
+            service.check_idle()
+
+    # ------------------------------------------------------------------ from the engine
+
+    def on_request(self, stream: Stream, head: RequestHead) -> StreamHandler:
+        service = self._service
+        client = self._client
+        scheme = self._scheme
+        if self._trusted:
+            client, scheme, _ = resolve_fields(
+                head.fields, head.headers, client, scheme, service.trusted
+            )
+        scope = http_scope(
+            head,
+            scheme=scheme,
+            client=client,
+            server=self._server,
+            root_path=service.root_path,
+            state=service.state,
+            extensions=service.extensions,
+        )
+        previous = self._cycle
+        if previous is not None and not previous.finished:
+            service.stragglers.add(previous)
+        self._cycle = cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+        loop = service.loop
+        if service.timed:
+            cycle.began = loop.time()
+        limit = service.limit_concurrency
+        if limit is not None and service.active >= limit:
+            # Too many exchanges at once: say so without asking the application.
+            cycle.finished = True
+            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            return cycle
+        service.active += 1
+        if service.draining:
+            self._engine.refuse_more()
+        cycle.task = loop.spawn(cycle.run())
+        return cycle
+
+    def on_output(self) -> None:
+        self._service.flush_soon(self)
+
+    def on_full(self) -> None:
+        self.flush()
+
+    def on_readable(self, wanted: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if wanted:
+            transport.resume_reading()
+            if self._timing == _BODY:
+                self._expect(_BODY, self._service.timeouts.body)
+        else:
+            transport.pause_reading()
+
+    def on_complete(self, stream: Stream) -> None:
+        self.flush()
+        service = self._service
+        if service.access_log is not None and self._cycle is not None:
+            self._log(self._cycle)
+        engine = self._engine
+        if engine.closing:
+            self._close()
+        elif engine.remote == COMPLETE:
+            self._next()
+
+    def on_ready(self) -> None:
+        self._next()
+
+    # ------------------------------------------------------------------ from the exchange
+
+    @property
+    def loop(self) -> Loop:
+        return self._service.loop
+
+    @property
+    def can_sendfile(self) -> bool:
+        return self._service.loop.sendfile is not None and self._scheme == "http"
+
+    async def sendfile(self, file: int, offset: int, count: int) -> int:
+        sendfile = self._service.loop.sendfile
+        if self._transport is None or sendfile is None:
+            raise ClientDisconnected("the client has disconnected")
+        self.flush()
+        stall = self._service.timeouts.write
+        sent = await sendfile(self._transport, file, offset, count, stall)
+        if sent < count:
+            raise OSError(f"the file ended {count - sent} bytes too early")
+        return sent
+
+    def on_cycle_end(self, cycle: HTTPCycle, error: BaseException | None) -> None:
+        service = self._service
+        service.active -= 1
+        if cycle is self._cycle:
+            self._cycle = None
+        else:
+            service.stragglers.discard(cycle)
+        if isinstance(error, Exception):
+            self._report(cycle, error)
+        if service.draining:
+            service.check_idle()
+
+    # ------------------------------------------------------------------ output
+
+    def flush(self) -> None:
+        """Write what the engine has to say."""
+        engine = self._engine
+        transport = self._transport
+        large = engine.pending > HIGH_WATER
+        out = engine.take()
+        if out and transport is not None:
+            if large:
+                transport.writelines(out)
+            else:
+                transport.write(b"".join(out))
+
+    def _report(self, cycle: HTTPCycle, error: Exception) -> None:
+        scope = cycle.scope
+        logger.error(
+            "%s %a: the application failed", scope["method"], scope["path"], exc_info=error
+        )
+
+    def _log(self, cycle: HTTPCycle) -> None:
+        service = self._service
+        if service.timed:
+            cycle.duration = service.loop.time() - cycle.began
+        service.access_log.log(cycle)  # type: ignore[union-attr]
+
+    # ------------------------------------------------------------------ turns and deadlines
+
+    def _next(self) -> None:
+        """Both sides are complete: let the next request come, unless this peer lags."""
+        engine = self._engine
+        if engine.blocked:
+            return  # resume_writing comes back here
+        service = self._service
+        if service.draining:
+            self._close()
+            return
+        self._timing = _IDLE
+        self.deadline = service.loop.time() + service.timeouts.keep_alive
+        engine.proceed()
+        if engine.remote != IDLE and engine.remote != COMPLETE:
+            self._attend(0)
+
+    def _attend(self, received: int) -> None:
+        """Bytes came, and it is still the peer's turn, or it has lost it."""
+        engine = self._engine
+        remote = engine.remote
+        timing = self._timing
+        if timing >= _LINGER:
+            self._lingered += received
+            if self._lingered > LINGER_BYTES:
+                self._cut()
+        elif engine.closing:
+            self._end()
+        elif engine.blocked:
+            pass
+        elif remote == HEAD:
+            if timing != _HEAD:
+                self._expect(_HEAD, self._service.timeouts.head)
+        elif remote == BODY:
+            self._expect(_BODY, self._service.timeouts.body)
+
+    def _expect(self, timing: int, seconds: float) -> None:
+        service = self._service
+        self._timing = timing
+        self.deadline = deadline = service.loop.time() + seconds
+        service.deadlines.watch(self, deadline)
+
+    def on_deadline(self, now: float) -> float:
+        """See `Timed`."""
+        if now < self.deadline:
+            return self.deadline
+        engine = self._engine
+        timing = self._timing
+        timeouts = self._service.timeouts
+        if timing >= _WRITE:
+            waiting = self._waiting_bytes()
+            if timing != _LINGER and waiting < self._unwritten:
+                self._unwritten = waiting
+                self.deadline = now + timeouts.write
+                return self.deadline
+            self._cut()
+            return self.deadline
+        if engine.remote == COMPLETE or (engine.remote == BODY and not engine.reading):
+            self.deadline = now + timeouts.keep_alive
+            return self.deadline
+        engine.timed_out()
+        self._end()
+        return self.deadline
+
+    # ------------------------------------------------------------------ closing
+
+    def _end(self) -> None:
+        """The engine has ended the conversation: write its last word, log why, close."""
+        self.flush()
+        error = self._engine.error
+        if error is not None:
+            self._service.refusals(
+                self._service.loop.time(),
+                "%s - refused with %d: %s",
+                _peer(self._client),
+                error.status,
+                error.reason,
+            )
+        self._close()
+
+    def _close(self) -> None:
+        """Close after what is written has left, without taking it away from the peer."""
+        transport = self._transport
+        engine = self._engine
+        if transport is None or self._timing >= _LINGER:
+            return
+        if engine.cut:
+            self._cut()
+            return
+        lingers = engine.expects_more and transport.can_write_eof()
+        engine.stop()
+        if lingers:
+            self._expect(_LINGER, LINGER_TIME)
+            transport.write_eof()
+            if not engine.reading:
+                transport.resume_reading()
+        else:
+            self._unwritten = self._waiting_bytes()
+            self._expect(_CLOSE, self._service.timeouts.write)
+            transport.close()
+
+    def _cut(self) -> None:
+        """Close at once, with a reset if anything is unsent."""
+        self._timing = _CLOSE
+        self._engine.stop()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Cancel the application and cut the connection."""
+        cycle = self._cycle
+        if cycle is not None and cycle.task is not None:
+            cycle.task.cancel()
+        self._cut()
+
+    def drain(self) -> None:
+        """The server stops: close now if idle, else after the exchange in progress."""
+        engine = self._engine
+        engine.refuse_more()
+        if engine.closing and self._timing < _LINGER:
+            self._close()
+
+    def disconnect(self) -> None:
+        """Tell the application that its client is as good as gone."""
+        if self._cycle is not None:
+            self._cycle.disconnect()
+
+    def _waiting_bytes(self) -> int:
+        transport = self._transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
+
+def _peer(client: Address | None) -> str:
+    return f"{client[0]}:{client[1]}" if client else "unix socket"

@@ -1,0 +1,1 @@
+"""HTTP rules that no version changes: pure functions on bytes."""

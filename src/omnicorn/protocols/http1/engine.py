@@ -1,0 +1,649 @@
+"""One HTTP/1 connection's conversation: whose turn it is, what persists, what fails.
+
+Rules of this file:
+
+1. One exchange at a time. The next head is parsed when both sides of the current one are
+   complete (`states`); what arrives before waits, and reading pauses.
+2. `receive` never raises and is never re-entered. A broken request is answered here
+   (400, 408, 413, 414, 431, 501), a broken exchange whose response has begun is cut.
+3. How content is delimited is decided as late as possible: a response that is complete
+   before its head left gets a ``content-length``; else it is chunked, or to HTTP/1.0
+   ended by closing. Pieces of one flush leave as one chunk.
+4. A response that must not have content (HEAD, 204, 304) drops it, whatever is sent.
+
+This is also the `Stream` of its one exchange; the bridge stops calling verbs when its own
+exchange is over, so an old one never speaks into a new one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omnicorn.errors import LocalProtocolError, RemoteProtocolError
+from omnicorn.http.status import forbids_content
+from omnicorn.ports import HIGH_WATER
+from omnicorn.protocols.http1.chunked import ChunkedDecoder
+from omnicorn.protocols.http1.requests import CHUNKED, NO_BODY, Head
+from omnicorn.protocols.http1.states import (
+    BODY,
+    CLOSED,
+    COMPLETE,
+    HEAD,
+    IDLE,
+    L_BODY,
+    L_CLOSED,
+    L_COMPLETE,
+    L_DATA,
+    L_END,
+    L_END_BEFORE_TRAILERS,
+    L_HEAD,
+    L_IDLE,
+    L_INFORMATIONAL,
+    L_PROCEED,
+    L_REQUEST,
+    L_TRAILERS,
+    L_WAITING,
+    LOCAL,
+    PROCEED,
+    REMOTE,
+)
+
+if TYPE_CHECKING:
+    from omnicorn.http.defaults import DefaultFields
+    from omnicorn.ports import Headers, StreamHandler, StreamOwner
+    from omnicorn.protocols.http1.requests import RequestParser
+    from omnicorn.protocols.http1.responses import ResponseEncoder
+
+# How the response's content is delimited.
+_BY_LENGTH = 0
+_UNDECIDED = 1
+_CHUNKED = 2
+_BY_CLOSE = 3
+_NO_CONTENT = 4
+
+DISCARD = 65536
+"""Bytes of an unread request body that are read and dropped to keep the connection."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+class Http1Engine:
+    """The server's side of one connection.
+
+    Args:
+        owner: Told of requests and output.
+        parser: Shared by the connections of a server.
+        encoder: Shared by the connections of a server.
+        defaults: The fields of every response; shared as well.
+
+    Attributes:
+        remote: The peer's state, of `states`.
+        local: This side's state.
+        out: Bytes to write, in order; `take` empties it.
+        closing: No further request is read; close once the output is written.
+        cut: The response ended before it was complete and only a reset can say so.
+        pending: About how many bytes `take` will give.
+        reading: More bytes of the peer are wanted.
+        error: Why the peer was refused.
+        blocked: The peer reads slowly; set by the connection.
+        remote_closed: The peer has sent its last byte.
+    """
+
+    __slots__ = (
+        "_announced_trailers",
+        "_buffer",
+        "_decoder",
+        "_defaults",
+        "_discarded",
+        "_expecting",
+        "_framing",
+        "_handler",
+        "_head",
+        "_heads",
+        "_keep_alive",
+        "_left",
+        "_owner",
+        "_parser",
+        "_pieces",
+        "_receiving",
+        "_remaining",
+        "_responses",
+        "_skipped",
+        "_unread",
+        "blocked",
+        "closing",
+        "cut",
+        "error",
+        "local",
+        "out",
+        "pending",
+        "reading",
+        "remote",
+        "remote_closed",
+    )
+
+    def __init__(
+        self,
+        owner: StreamOwner,
+        parser: RequestParser,
+        encoder: ResponseEncoder,
+        defaults: DefaultFields,
+    ) -> None:
+        self._owner = owner
+        self._parser = parser
+        self._heads = parser.heads
+        self._defaults = defaults
+        self._responses = encoder
+        self._handler: StreamHandler | None = None
+        self._head: Head | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._buffer = b""
+        self._pieces: list[bytes] | None = None
+        self._receiving = False
+        self.reading = True
+        self._skipped = False
+        self._expecting = False
+        self._keep_alive = True
+        self._announced_trailers = False
+        self._framing = _UNDECIDED
+        self._remaining = 0  # request content still to come, by content-length
+        self._discarded = 0  # request content dropped after the response
+        self._unread = 0  # request content the application has not taken
+        self._left = 0  # response content still owed, by content-length
+        self.pending = 0  # bytes in `out` and `_pieces`
+        self.remote = IDLE
+        self.local = L_IDLE
+        self.out: list[bytes] = []
+        self.blocked = False
+        self.closing = False
+        self.cut = False
+        self.remote_closed = False
+        self.error: RemoteProtocolError | None = None
+
+    # ------------------------------------------------------------------ from the peer
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer, in any segmentation."""
+        if self.remote == IDLE and not self._buffer:
+            # A whole head seen before, and nothing behind it: one look-up is the parse.
+            head = self._heads.get(data)
+            if head is not None and head.framing == NO_BODY:
+                self._receiving = True
+                self._begin(head)
+                self._receiving = False
+                return
+        self._advance(data)
+
+    def receive_eof(self) -> None:
+        """The peer sends nothing more; it may still read (RFC 9112 §9.6)."""
+        self.remote_closed = True
+        if self.remote == COMPLETE:
+            if self._handler is not None:
+                self._handler.on_remote_closed()
+        elif self.remote == BODY and self.local != L_COMPLETE:
+            self._fail(RemoteProtocolError("the peer left in the middle of a request body"), None)
+        else:
+            self.remote = CLOSED
+            self.closing = True
+
+    def connection_lost(self) -> None:
+        """The connection is gone: the exchange ends here."""
+        self.remote = CLOSED
+        self.local = L_CLOSED
+        self.closing = True
+        handler = self._handler
+        if handler is not None:
+            self._handler = None
+            handler.on_reset(None)
+
+    def timed_out(self) -> None:
+        """The peer let its deadline pass: 408 where a request was begun (RFC 9110 §15.5.9)."""
+        if self.remote == HEAD or (self.remote == BODY and self.local != L_COMPLETE):
+            what = "head" if self.remote == HEAD else "body"
+            self._fail(RemoteProtocolError(f"the request {what} did not arrive in time", 408), 408)
+        else:
+            self.remote = CLOSED
+            self.closing = True
+
+    def hand_over(self) -> bytes:
+        """End this engine's part for an upgrade; returns the bytes read past the request."""
+        if self.remote != COMPLETE or self.local != L_WAITING:
+            raise LocalProtocolError("an upgrade starts from a complete, unanswered request")
+        rest, self._buffer = self._buffer, b""
+        self.remote = CLOSED
+        self.local = L_CLOSED
+        self._handler = None
+        return rest
+
+    def proceed(self) -> None:
+        """Both sides are complete, and the connection is ready: take the next request."""
+        remote = REMOTE[self.remote + PROCEED]
+        local = LOCAL[self.local + L_PROCEED]
+        if remote < 0 or local < 0:
+            raise LocalProtocolError("the next request waits until this exchange is complete")
+        self.remote = remote
+        self.local = local
+        self._skipped = False
+        if self._receiving:
+            return  # the loop in `_advance` goes on by itself
+        if self._buffer:
+            self._advance(b"")
+        elif self.remote_closed:
+            self.remote = CLOSED
+            self.closing = True
+
+    def _advance(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            scanned = len(self._buffer)
+            self._buffer = b""
+        else:
+            scanned = 0
+        self._receiving = True
+        try:
+            while True:
+                remote = self.remote
+                if remote <= HEAD:
+                    if not data:
+                        if self.remote_closed:
+                            self.remote = CLOSED
+                            self.closing = True
+                        break
+                    rest = self._read_head(data, scanned)
+                    scanned = 0
+                    # An incomplete head, or nothing more of it: see to a peer that left.
+                    data = b"" if rest is None else rest
+                    if rest is None and not self.remote_closed:
+                        break
+                elif remote == BODY:
+                    if not data:
+                        break
+                    data = self._read_body(data)
+                elif remote == COMPLETE:
+                    self._buffer = data
+                    break
+                else:  # CLOSED: whatever still comes is dropped
+                    break
+        except RemoteProtocolError as error:
+            self._fail(error, error.status)
+        finally:
+            self._receiving = False
+        self._steer()
+
+    def _steer(self) -> None:
+        """Ask for more bytes, or for a pause, where that has changed."""
+        wanted = self._unread <= HIGH_WATER and not (self._buffer and self.remote == COMPLETE)
+        if wanted != self.reading:
+            self.reading = wanted
+            self._owner.on_readable(wanted)
+
+    def _read_head(self, data: bytes, scanned: int) -> bytes | None:
+        """Parse one head; returns what follows it, or None where it is incomplete."""
+        if not self._skipped and data.startswith(b"\r"):
+            # RFC 9112 §2.2: one empty line in front of the request line is ignored.
+            if len(data) == 1:
+                self.remote = HEAD
+                self._buffer = data
+                return None
+            if data.startswith(b"\r\n"):
+                self._skipped = True
+                self.remote = HEAD
+                data = data[2:]
+                scanned = 0
+                if not data:
+                    return None
+        # The empty line may have begun in the bytes scanned before.
+        found = data.find(b"\r\n\r\n", max(0, scanned - 3))
+        if found < 0:
+            self.remote = HEAD
+            self._parser.check_incomplete(data, scanned)
+            self._buffer = data
+            return None
+        end = found + 4
+        limits = self._parser.limits
+        if end > limits.line:
+            self._parser.check_size(data, end)
+        if end == len(data):
+            self._begin(self._parser.parse(data))
+            return b""
+        self._begin(self._parser.parse(data[:end]))
+        return data[end:]
+
+    def _begin(self, head: Head) -> None:
+        self._head = head
+        self._keep_alive = head.keep_alive
+        self.local = LOCAL[L_IDLE + L_REQUEST]
+        framing = head.framing
+        if framing == NO_BODY:
+            self.remote = COMPLETE
+        else:
+            self.remote = BODY
+            self._expecting = head.expects_continue
+            self._unread = 0
+            self._remaining = head.length
+            self._decoder = ChunkedDecoder(self._parser.limits) if framing == CHUNKED else None
+        handler = self._owner.on_request(self, head)
+        if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
+            self._handler = handler
+            if self.remote_closed and self.remote == COMPLETE:
+                handler.on_remote_closed()
+
+    def _read_body(self, data: bytes) -> bytes:
+        """Pass content on; returns what follows the body."""
+        self._expecting = False
+        decoder = self._decoder
+        if decoder is not None:
+            content = decoder.feed(data)
+            rest = decoder.rest
+            ended = decoder.done
+        else:
+            content = data
+            rest = b""
+            if len(data) > self._remaining:
+                content = data[: self._remaining]
+                rest = data[self._remaining :]
+            self._remaining -= len(content)
+            ended = not self._remaining
+        if ended:
+            self.remote = COMPLETE
+            self._decoder = None
+        if self.local == L_COMPLETE:
+            self._discard(len(content), ended)
+            return rest
+        handler = self._handler
+        if handler is not None:
+            if content:
+                self._unread += len(content)
+                handler.on_data(content)
+            if ended:
+                handler.on_end()
+        return rest
+
+    def _discard(self, count: int, ended: bool) -> None:
+        """The response is out; the rest of the request is only in the way."""
+        self._discarded += count
+        if ended:
+            self._owner.on_ready()
+        elif self._discarded > DISCARD:
+            self.remote = CLOSED
+            self.closing = True
+
+    def _fail(self, error: RemoteProtocolError, status: int | None) -> None:
+        """The peer broke the rules, or left: answer if that is still possible, then close."""
+        self.error = error
+        self.remote = CLOSED
+        self.closing = True
+        self._buffer = b""
+        handler, self._handler = self._handler, None
+        if self.local == L_IDLE:
+            self._head = None  # the request before this one does not shape the answer
+        if self.local <= L_WAITING and status is not None:
+            self._keep_alive = False
+            self.local = L_WAITING
+            body = b"%b\n" % error.reason.encode()
+            self.send_head(status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
+            self._write(body)
+        elif self.local == L_BODY or self.local == L_TRAILERS:
+            self._cut()
+        self.local = L_CLOSED
+        if handler is not None:
+            handler.on_reset(error)
+
+    # ------------------------------------------------------------------ to the peer
+
+    def send_informational(self, status: int, headers: Headers) -> None:
+        if LOCAL[self.local + L_INFORMATIONAL] < 0:
+            raise LocalProtocolError("an informational response comes before the final one")
+        head = self._head
+        if head is not None and not head.http10:  # RFC 9110 §15.2
+            lines = self._responses.encode_fields(headers)
+            self._write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _INFORMATIONAL[status], lines))
+
+    def send_continue(self) -> None:
+        if self._expecting:
+            self._expecting = False
+            if self.local == L_WAITING:
+                self._write(_CONTINUE)
+
+    def send_head(self, status: int, headers: Headers, *, trailers: bool = False) -> None:
+        local = LOCAL[self.local + L_HEAD]
+        if local < 0:
+            raise LocalProtocolError("the response's head comes once, after the request's")
+        encoded = self._responses.encode(status, headers)
+        self.local = local
+        head = self._head
+        # After an unanswered Expect the peer may or may not send its body: only closing
+        # tells where the next request would begin.
+        if encoded.close or self._expecting:
+            self._keep_alive = False
+        self._left = length = encoded.length
+        self._announced_trailers = trailers
+        if (head is not None and head.head_only) or forbids_content(status):
+            self._framing = _NO_CONTENT
+        elif length >= 0:
+            self._framing = _BY_LENGTH
+        else:
+            self._framing = _UNDECIDED
+        out = self.out
+        if not out:
+            self._owner.on_output()
+        out.append(encoded.lines)
+        lines = self._defaults.lines or self._defaults.refresh()
+        out.append(lines[encoded.own])
+        if self._framing != _UNDECIDED:
+            self._end_head(b"")
+        self.pending += len(encoded.lines)
+
+    def _end_head(self, framing: bytes) -> None:
+        """Write what ends a head: how the content is delimited, and what persists."""
+        head = self._head
+        if not self._keep_alive:
+            self.out.append(framing + b"connection: close\r\n\r\n")
+        elif head is not None and head.http10:
+            self.out.append(framing + b"connection: keep-alive\r\n\r\n")
+        else:
+            self.out.append(framing + b"\r\n")
+
+    def _decide_framing(self) -> None:
+        """The head leaves before the content is complete: chunked, or ended by closing."""
+        head = self._head
+        if head is not None and head.http10:
+            self._framing = _BY_CLOSE
+            self._keep_alive = False
+            self._end_head(b"")
+        else:
+            self._framing = _CHUNKED
+            self._pieces = []
+            self._end_head(b"transfer-encoding: chunked\r\n")
+
+    def send_data(self, data: bytes, end: bool) -> bool:
+        if LOCAL[self.local + L_DATA] < 0:
+            raise LocalProtocolError("content comes between the response's head and its end")
+        size = len(data)
+        framing = self._framing
+        if framing == _UNDECIDED:
+            if end and not self._announced_trailers:
+                self._end_head(b"content-length: %d\r\n" % size)
+                framing = self._framing = _BY_LENGTH
+                self._left = size
+            else:
+                self._decide_framing()
+                framing = self._framing
+        if framing == _BY_LENGTH:
+            if size > self._left:
+                raise LocalProtocolError(
+                    f"content-length leaves {self._left} bytes to send, and {size} were given"
+                )
+            self._left -= size
+        elif framing == _NO_CONTENT:
+            size = 0
+        if size:
+            if not self.out and not self._pieces:
+                self._owner.on_output()
+            if framing == _CHUNKED:
+                self._pieces.append(data)  # type: ignore[union-attr]
+            else:
+                self.out.append(data)
+            self.pending += size
+        if end:
+            self._end()
+        elif self.pending > HIGH_WATER:
+            self._owner.on_full()
+        return not self.blocked
+
+    def reserve_raw(self, count: int) -> bool:
+        """Make room in the framing for *count* bytes that the transport writes by itself.
+
+        The caller flushes before and writes exactly *count* bytes; for chunked content the
+        CRLF behind them is this engine's next output.
+        """
+        if LOCAL[self.local + L_DATA] < 0:
+            raise LocalProtocolError("content comes between the response's head and its end")
+        if self._framing == _UNDECIDED:
+            self._decide_framing()
+        if self._framing == _NO_CONTENT or not count:
+            return False
+        if self._framing == _BY_LENGTH:
+            if count > self._left:
+                raise LocalProtocolError(
+                    f"content-length leaves {self._left} bytes to send, and the file has {count}"
+                )
+            self._left -= count
+        elif self._framing == _CHUNKED:
+            self._close_chunk()
+            self._write(b"%x\r\n" % count)
+        return True
+
+    def raw_written(self) -> None:
+        """The bytes of `reserve_raw` are written."""
+        if self._framing == _CHUNKED and self.local == L_BODY:
+            self._write(b"\r\n")
+
+    def send_trailers(self, headers: Headers) -> None:
+        if self.local != L_TRAILERS:
+            raise LocalProtocolError("trailers come after the content, if the head announced them")
+        lines = self._responses.encode_fields(headers)
+        head = self._head
+        # RFC 9110 §6.5.1: only to a client that said it takes them.
+        self._finish_content(lines if head is not None and head.trailers else b"")
+
+    def _end(self) -> None:
+        if self._framing == _BY_LENGTH and self._left:
+            left = self._left
+            self._cut()
+            self._complete()
+            raise LocalProtocolError(f"the response ended {left} bytes short of content-length")
+        if self._announced_trailers:
+            self.local = LOCAL[self.local + L_END_BEFORE_TRAILERS]
+        else:
+            self._finish_content(b"")
+
+    def _finish_content(self, trailers: bytes) -> None:
+        if self._framing == _CHUNKED:
+            self._close_chunk()
+            self._write(b"0\r\n%b\r\n" % trailers)
+        self._complete()
+
+    def _complete(self) -> None:
+        self.local = LOCAL[self.local + L_END]
+        self._handler = None
+        self._unread = 0
+        if not self._keep_alive:
+            self.closing = True
+        elif self.remote == BODY:
+            # The request's body is still coming: worth waiting for, if it is short.
+            self._discarded = 0
+            if self._decoder is None and self._remaining > DISCARD:
+                self.closing = True
+            self._steer()
+        self._owner.on_complete(self)
+
+    def _cut(self) -> None:
+        """The response cannot be completed: make sure that the peer can tell."""
+        self._keep_alive = False
+        self.closing = True
+        if self._framing == _BY_CLOSE:
+            self.cut = True
+
+    def reset(self) -> None:
+        if self.local == L_CLOSED:
+            return
+        self._cut()
+        self._handler = None
+        self.local = L_CLOSED
+        self._owner.on_complete(self)
+
+    def consumed(self, count: int) -> None:
+        self._unread -= count
+        if not self._receiving:
+            self._steer()
+
+    def stop(self) -> None:
+        """The connection is closing: drop whatever still comes."""
+        self.remote = CLOSED
+        self.closing = True
+        self._buffer = b""
+
+    def refuse_more(self) -> None:
+        """The exchange in progress is this connection's last."""
+        self._keep_alive = False
+        if self.remote <= HEAD and self.local == L_IDLE:
+            self.remote = CLOSED
+            self.closing = True
+
+    # ------------------------------------------------------------------ output
+
+    def take(self) -> list[bytes]:
+        """The output, as pieces in order; what was content of one flush is one chunk."""
+        if self.local == L_BODY and self._framing == _UNDECIDED:
+            self._decide_framing()
+        if self._pieces:
+            self._close_chunk()
+        out = self.out
+        self.out = []
+        self.pending = 0
+        return out
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self.out or self._pieces)
+
+    @property
+    def is_complete(self) -> bool:
+        """Both sides of the exchange are complete: `proceed` may be called."""
+        return self.remote == COMPLETE and self.local == L_COMPLETE
+
+    @property
+    def is_responding(self) -> bool:
+        """A response has begun and has not ended."""
+        return self.local == L_BODY or self.local == L_TRAILERS
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether the peer may still be sending something that nobody will read."""
+        return not self.remote_closed and (
+            self.error is not None
+            or self.remote == BODY
+            or self._discarded > DISCARD
+            or bool(self._buffer)
+        )
+
+    def _close_chunk(self) -> None:
+        pieces = self._pieces
+        if pieces:
+            out = self.out
+            size = sum(map(len, pieces))
+            out.append(b"%x\r\n" % size)
+            out += pieces
+            out.append(b"\r\n")
+            pieces.clear()
+
+    def _write(self, data: bytes) -> None:
+        if not self.out and not self._pieces:
+            self._owner.on_output()
+        self.out.append(data)
+        self.pending += len(data)
+
+
+_INFORMATIONAL = {103: b"Early Hints", 102: b"Processing"}

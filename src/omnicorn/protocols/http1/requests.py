@@ -1,0 +1,307 @@
+"""Bytes of a request head to a `Head`, strictly, and each distinct piece only once.
+
+Rules of this file:
+
+1. A head is judged as a whole, from its complete bytes: what is decided never depends on
+   how the network cut it.
+2. Three bounded memories, from large to small, because identical bytes mean identical
+   results: whole heads (a client that repeats itself costs one look-up), request lines,
+   and field lines (a browser repeats ten of its twelve). A whole head is admitted when it
+   is seen for the second time, so that heads that change every time displace nothing.
+3. Everything a server may reject and request smuggling needs is rejected
+   (RFC 9112 §2.2, §3, §5, §6, §11.2); nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import re
+
+from omnicorn.errors import LimitExceeded, RemoteProtocolError
+from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_line
+from omnicorn.http.memo import Memo
+from omnicorn.http.target import decode_path, match_target, parse_target
+from omnicorn.ports import RequestHead
+from omnicorn.protocols.http1.limits import Limits
+
+# RFC 9112 §3: exactly one space between the parts. A later minor version of HTTP/1 is
+# read as 1.1 (RFC 9110 §2.5).
+_match_request_line = re.compile(rb"([%b]+) ([^ ]+) HTTP/1\.([0-9])" % TCHAR).fullmatch
+_match_length = re.compile(rb"[0-9]{1,18}").fullmatch
+
+# How the request's content is delimited (RFC 9112 §6.3).
+NO_BODY = 0
+LENGTH = 1
+CHUNKED = 2
+
+_Pair = tuple[bytes, bytes]
+_Line = tuple[bytes, str, str, bytes, bytes, bytes | None]
+
+
+class Head(RequestHead):
+    """A `RequestHead` with what only HTTP/1 needs to know.
+
+    Attributes:
+        framing: `NO_BODY`, `LENGTH` or `CHUNKED`.
+        length: The ``content-length``; 0 without one.
+        keep_alive: Whether the client lets the connection persist (RFC 9112 §9.3).
+        expects_continue: ``Expect: 100-continue`` with a body still to come.
+        http10: The request's version is 1.0.
+        head_only: The method is HEAD: the response has no content.
+    """
+
+    __slots__ = ("expects_continue", "framing", "head_only", "http10", "keep_alive", "length")
+
+    framing: int
+    length: int
+    keep_alive: bool
+    expects_continue: bool
+    http10: bool
+    head_only: bool
+
+
+class RequestParser:
+    """Parses heads within limits; one for all connections of a server, as it only remembers.
+
+    Attributes:
+        heads: Whole heads by their bytes (the final empty line included).
+        limits: What is allowed.
+    """
+
+    __slots__ = ("_field_lines", "_request_lines", "_seen", "heads", "limits")
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.heads: Memo[bytes, Head] = Memo(512, 2048)
+        self._request_lines: Memo[bytes, _Line] = Memo(2048, 512)
+        self._field_lines: Memo[bytes, _Pair] = Memo(4096, 256)
+        self._seen: set[int] = set()
+
+    def parse(self, block: bytes) -> Head:
+        """Parse a complete head.
+
+        Args:
+            block: From the first byte of the request line to the end of the empty line.
+
+        Raises:
+            LimitExceeded: 414 or 431.
+            RemoteProtocolError: 400, or what else answers the request.
+        """
+        head = self.heads.get(block)
+        if head is not None:
+            return head
+        lines = block[:-4].split(b"\r\n")
+        if block.count(b"\n") != len(lines) + 1:
+            raise RemoteProtocolError("a line ends in a bare LF")
+        head = self._interpret(*self._fields(lines))
+        # The hash of a bytes object is computed once: both look-ups share it.
+        mark = hash(block)
+        if mark in self._seen:
+            self._seen.discard(mark)
+            self.heads.remember(block, head, len(block))
+        else:
+            if len(self._seen) >= 4096:
+                self._seen.clear()
+            self._seen.add(mark)
+        return head
+
+    def check_incomplete(self, data: bytes, scanned: int) -> None:
+        """Refuse, before it is complete, a head that can only end in a refusal.
+
+        Called with all bytes of a head that has no empty line yet; *scanned* of them were
+        checked before. Where a complete head is too large, `check_size` asks the same
+        questions in the same order, so that the answer does not depend on the segments.
+
+        Raises:
+            LimitExceeded: 414 or 431.
+            RemoteProtocolError: 400 for a line that ends in a bare LF.
+        """
+        limits = self.limits
+        line_end = data.find(b"\r\n")
+        if line_end > limits.line or (line_end < 0 and len(data) > limits.line + 1):
+            self._check_bare_lf(data[: limits.line + 2], scanned)
+            raise LimitExceeded("the request line is too long", 414, limits.line)
+        self._check_bare_lf(data[: limits.head], scanned)
+        if len(data) >= limits.head:
+            raise LimitExceeded("the request head is too large", 431, limits.head)
+
+    def check_size(self, data: bytes, end: int) -> None:
+        """Refuse a complete head of *end* bytes (its empty line included) past the limits."""
+        limits = self.limits
+        line_end = data.find(b"\r\n")
+        if line_end > limits.line:
+            self._check_bare_lf(data[: limits.line + 2], 0)
+            raise LimitExceeded("the request line is too long", 414, limits.line)
+        if end > limits.head:
+            self._check_bare_lf(data[: limits.head], 0)
+            raise LimitExceeded("the request head is too large", 431, limits.head)
+
+    @staticmethod
+    def _check_bare_lf(data: bytes, start: int) -> None:
+        # A peer that ends its lines in LF alone would otherwise wait for its answer until
+        # the deadline: no CRLF CRLF ever comes.
+        position = data.find(b"\n", start)
+        while position >= 0:
+            if position == 0 or data[position - 1] != 13:
+                raise RemoteProtocolError("a line ends in a bare LF")
+            position = data.find(b"\n", position + 1)
+
+    def _fields(self, lines: list[bytes]) -> tuple[_Line, list[_Pair]]:
+        line = lines[0]
+        request_line = self._request_lines.get(line) or self._parse_request_line(line)
+        del lines[0]
+        known = self._field_lines
+        try:
+            # All lines known: one pass in C.
+            headers = [known[line] for line in lines]
+        except KeyError:
+            get = known.get
+            parse = self._parse_field_line
+            headers = [get(line) or parse(line) for line in lines]
+        if len(headers) > self.limits.fields:
+            raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
+        return request_line, headers
+
+    def _parse_request_line(self, line: bytes) -> _Line:
+        match = _match_request_line(line)
+        if match is None:
+            raise RemoteProtocolError(_explain_request_line(line))
+        method, target, minor = match.groups()
+        if match_target(target) is None:
+            raise RemoteProtocolError("the request target holds a byte that is not allowed")
+        raw_path, query, authority = parse_target(method, target)
+        parsed = (
+            method,
+            method.decode("ascii").upper(),
+            decode_path(raw_path),
+            raw_path,
+            query,
+            authority,
+        )
+        if minor == b"0":
+            parsed = (b"1.0 " + method, *parsed[1:])
+        return self._request_lines.remember(line, parsed, len(line))
+
+    def _parse_field_line(self, line: bytes) -> _Pair:
+        match = match_line(line)
+        if match is None:
+            raise RemoteProtocolError(_explain_field_line(line))
+        name, value = match.groups()
+        pair = (name.lower(), value.strip(b" \t"))
+        return self._field_lines.remember(line, pair, len(line))
+
+    def _interpret(self, line: _Line, headers: list[_Pair]) -> Head:
+        first, method, path, raw_path, query, authority = line
+        http10 = first[:4] == b"1.0 "
+        fields = dict(headers)
+        single = len(fields) == len(headers)
+
+        # RFC 9112 §3.2: exactly one host field, and a legal one.
+        host = fields.get(b"host")
+        if host is None:
+            if not http10:
+                raise RemoteProtocolError("the host field is missing")
+        elif not single and _count(headers, b"host") > 1:
+            raise RemoteProtocolError("there are several host fields")
+        elif not is_host(host):
+            raise RemoteProtocolError("the host field is malformed")
+        if authority is not None and authority != host:
+            # RFC 9112 §3.2.2: the target's authority replaces the host field.
+            headers = [(b"host", authority), *(pair for pair in headers if pair[0] != b"host")]
+            fields[b"host"] = authority
+
+        head = Head()
+        head.method = method
+        head.version = "1.0" if http10 else "1.1"
+        head.path = path
+        head.raw_path = raw_path
+        head.query = query
+        head.headers = tuple(headers)
+        head.fields = fields
+        head.http10 = http10
+        head.head_only = method == "HEAD"
+        self._frame(head, single)
+        te = fields.get(b"te")
+        head.trailers = te is not None and not http10 and b"trailers" in list_tokens(te)
+
+        connection = fields.get(b"connection")
+        head.upgrade = None
+        if connection is None:
+            head.keep_alive = not http10
+        else:
+            options = _all_tokens(headers, b"connection")
+            head.keep_alive = b"close" not in options and (
+                not http10 or b"keep-alive" in options
+            )
+            # RFC 9110 §7.8: an upgrade is offered in `connection` too, and never by 1.0.
+            if not http10 and b"upgrade" in options and b"upgrade" in fields:
+                head.upgrade = b", ".join(_all_tokens(headers, b"upgrade")) or None
+        return head
+
+    def _frame(self, head: Head, single: bool) -> None:
+        """How the content is delimited; anything two parsers could read in two ways is 400."""
+        fields = head.fields
+        coding = fields.get(b"transfer-encoding")
+        length = fields.get(b"content-length")
+        head.framing = NO_BODY
+        head.length = 0
+        if coding is not None:
+            if length is not None:  # RFC 9112 §6.3 rule 3, §11.2
+                raise RemoteProtocolError("both content-length and transfer-encoding are given")
+            if head.http10:  # RFC 9112 §6.1
+                raise RemoteProtocolError("HTTP/1.0 has no transfer-encoding")
+            if coding.lower() != b"chunked" or (
+                not single and _count(head.headers, b"transfer-encoding") > 1
+            ):
+                raise RemoteProtocolError("the only transfer-encoding understood is chunked")
+            head.framing = CHUNKED
+        elif length is not None:
+            if not single and _count(head.headers, b"content-length") > 1:
+                raise RemoteProtocolError("there are several content-length fields")
+            if _match_length(length) is None:
+                raise RemoteProtocolError("the content-length is malformed")
+            head.length = int(length)
+            if self.limits.body is not None and head.length > self.limits.body:
+                raise LimitExceeded("the request body is too large", 413, self.limits.body)
+            if head.length:
+                head.framing = LENGTH
+        head.has_body = head.framing != NO_BODY
+        head.expects_continue = False
+        expect = fields.get(b"expect")
+        if expect is not None and not head.http10:  # RFC 9110 §10.1.1
+            if expect.lower() != b"100-continue":
+                raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
+            head.expects_continue = head.has_body
+
+
+def _count(headers: list[_Pair] | tuple[_Pair, ...], name: bytes) -> int:
+    return sum(1 for pair in headers if pair[0] == name)
+
+
+def _all_tokens(headers: list[_Pair], name: bytes) -> list[bytes]:
+    """The tokens of every field called *name*, in order (RFC 9110 §5.3)."""
+    return [token for key, value in headers if key == name for token in list_tokens(value)]
+
+
+def _explain_request_line(line: bytes) -> str:
+    if line.endswith(b"HTTP/2.0"):
+        return "the request line names HTTP/2.0, which does not start this way"
+    if b"HTTP/" not in line:
+        return "the request line names no HTTP version"
+    if line.startswith(b"\x16\x03"):
+        return "this is a TLS handshake, and the port speaks plain HTTP"
+    return "the request line is malformed"
+
+
+def _explain_field_line(line: bytes) -> str:
+    if line[:1] in (b" ", b"\t"):
+        return "a field line is folded (obs-fold)"
+    name, colon, value = line.partition(b":")
+    if not colon:
+        return "a field line has no colon"
+    if name != name.rstrip(b" \t"):
+        return "there is white space before a field's colon"
+    if b"\r" in line or b"\n" in line:
+        return "a bare CR or LF stands in a field line"
+    if b"\0" in value:
+        return "a field value holds a NUL"
+    return "a field line holds a byte that is not allowed"

@@ -1,0 +1,1 @@
+"""Process life, L5: the command line, loading the application, serving, stopping."""

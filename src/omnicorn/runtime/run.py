@@ -1,0 +1,149 @@
+"""From a configuration to an exit code: the loop, the signals, the process.
+
+===========  =======================================================
+exit code    meaning
+===========  =======================================================
+0            served and stopped in order
+2            the configuration is wrong, or an address is not to be had
+3            the application did not load, or its lifespan failed
+===========  =======================================================
+
+SIGINT and SIGTERM drain; a second one cancels what is still running. Signal handlers are
+put back as they were, so that an embedding program keeps its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.config import Config
+from omnicorn.errors import ConfigError, LifespanFailed
+from omnicorn.runtime.server import Server, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from omnicorn.bridge.http import Application
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_APP = 3
+
+logger = logging.getLogger("omnicorn")
+
+
+def run(app: Application | str | None = None, **options: Any) -> int:
+    """Serve an application until SIGINT or SIGTERM; blocks.
+
+    Args:
+        app: An ASGI 3 application or its import string, ``"module:attribute"``.
+        **options: The options of `Config`.
+
+    Returns:
+        The exit code: 0, or 3 when the application's lifespan failed (the reason is logged).
+
+    Raises:
+        ConfigError: An option is wrong, the application cannot be loaded, or an address
+            not be bound.
+    """
+    if isinstance(app, str):
+        options.setdefault("app", app)
+        return run_config(Config(**options))
+    return run_config(Config(**options), app)
+
+
+def run_config(config: Config, app: Application | None = None) -> int:
+    """Serve as configured; see `run`."""
+    from omnicorn.observability.logs import configure
+
+    configure(config.log_level, config.log_config, config.use_colors)
+    target = load(app, config)
+    factory = loop_factory(config.loop)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        try:
+            runner.run(serve(target, config.replace(factory=False)))
+        except LifespanFailed as exc:
+            logger.error("The application did not start: %s", exc, exc_info=exc.__cause__)
+            return EXIT_APP
+    return EXIT_OK
+
+
+async def serve(app: Application | str | None = None, config: Config | None = None) -> None:
+    """Serve an application inside the running loop until SIGINT, SIGTERM or cancellation.
+
+    Signals are only listened to in the main thread, and put back afterwards. Cancelling
+    the task that awaits this drains as a signal does.
+
+    Args:
+        app: An ASGI 3 application or its import string; None takes ``config.app``.
+        config: The configuration; the defaults if not given.
+
+    Raises:
+        ConfigError: The application cannot be loaded or an address not be bound.
+        LifespanFailed: The application refused to start.
+    """
+    server = Server(app, config)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            server.hurry()
+        stop.set()
+
+    with _signals(on_signal):
+        await server.start()
+        try:
+            await stop.wait()
+        finally:
+            await server.stop()
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The maker of event loops for ``--loop``; None is asyncio's own.
+
+    Raises:
+        ConfigError: uvloop is asked for and not installed.
+    """
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError(
+                    "loop: uvloop is not installed; install omnicorn[uvloop] or use --loop asyncio",
+                    "loop",
+                ) from None
+        else:
+            return uvloop.new_event_loop  # type: ignore[no-any-return]
+    return None
+
+
+@contextlib.contextmanager
+def _signals(callback: Callable[[], None]) -> Iterator[None]:
+    """Call *callback* in the loop for SIGINT and SIGTERM, where that is possible."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous = signal.getsignal(number)
+        try:
+            loop.add_signal_handler(number, callback)
+        except (NotImplementedError, RuntimeError, ValueError):
+            # A loop without them (Windows): Python's own handler, handed to the loop.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+        before[number] = previous
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(number)
+            if previous is not None:
+                signal.signal(number, previous)

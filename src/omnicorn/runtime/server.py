@@ -1,0 +1,268 @@
+"""A server's life inside a running asyncio loop: start, serve, drain, stop.
+
+::
+
+    start ──▶ lifespan.startup ──▶ listen ──▶ (serving)
+    stop  ──▶ close listeners and idle connections, let exchanges finish
+          ──▶ half of the grace: http.disconnect to every application
+          ──▶ the whole grace: cancel what is left
+          ──▶ lifespan.shutdown (always)
+
+Rule: nobody here touches signals or the process; `runtime.run` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.bridge.lifespan import Lifespan
+from omnicorn.connections.service import Service, Timeouts
+from omnicorn.connections.stream import Connection
+from omnicorn.errors import ConfigError, LifespanFailed
+from omnicorn.protocols.http1 import Limits
+from omnicorn.transports._asyncio import AsyncioLoop, listen
+from omnicorn.transports.sockets import Listeners
+from omnicorn.transports.sockets import listen as open_listeners
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from omnicorn.bridge.http import Application
+    from omnicorn.config import Config
+    from omnicorn.observability.access_log import AccessLog, AccessLogger
+
+logger = logging.getLogger("omnicorn")
+
+_CANCEL_GRACE = 5.0
+"""Seconds a cancelled application gets for its clean-up."""
+
+
+class Server:
+    """Serves one application from the running event loop.
+
+    Args:
+        app: An ASGI 3 application, or its import string; None takes ``config.app``.
+        config: Everything else; the defaults where not given.
+
+    Attributes:
+        addresses: Where it listens, with real port numbers: ``http://127.0.0.1:8000``.
+        config: As given.
+
+    Resource handling: `start` acquires listening sockets and the application's lifespan
+    or, when it raises, nothing; `stop` releases both. As an async context manager it does
+    the two.
+    """
+
+    def __init__(self, app: Application | str | None = None, config: Config | None = None) -> None:
+        if config is None:
+            from omnicorn.config import Config
+
+            config = Config()
+        self._app = app
+        self.config = config
+        self.addresses: list[str] = []
+        self._service: Service | None = None
+        self._lifespan: Lifespan | None = None
+        self._listeners: Listeners | None = None
+        self._acceptors: list[asyncio.AbstractServer] = []
+        self._stopping: asyncio.Future[None] | None = None
+        self._hurry: asyncio.Event | None = None
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # ------------------------------------------------------------------ start
+
+    async def start(self) -> None:
+        """Start the application and listen.
+
+        Raises:
+            ConfigError: The application cannot be loaded or an address not be bound.
+            LifespanFailed: The application refused to start.
+        """
+        if self._service is not None:
+            raise RuntimeError("this server has been started before; make a new one")
+        config = self.config
+        app = load(self._app, config)
+        loop = AsyncioLoop(asyncio.get_running_loop())
+        self._hurry = asyncio.Event()
+        self._service = service = make_service(app, loop, config)
+        self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
+        await lifespan.startup()
+        service.state = lifespan.state
+        try:
+            self._listeners = open_listeners(
+                config.binds,
+                backlog=config.backlog,
+                reuse_port=config.reuse_port,
+                uds_permissions=config.uds_permissions,
+                uds_owner=config.uds_owner,
+            )
+            self.addresses = list(self._listeners.addresses)
+            self._acceptors = await listen(
+                lambda: Connection(service), self._listeners.sockets, config.backlog
+            )
+        except BaseException:
+            self._close_listeners()
+            await self._shut_down_application()
+            raise
+        for address in self.addresses:
+            logger.info("omnicorn is serving on %s", address)
+
+    # ------------------------------------------------------------------ stop
+
+    async def stop(self) -> None:
+        """Drain, then stop the application; returns when all is done.
+
+        May be called again meanwhile: every caller waits for the same end.
+        """
+        if self._service is None:
+            return
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+            return
+        self._stopping = stopping = asyncio.get_running_loop().create_future()
+        try:
+            self._close_listeners()
+            await self._drain(self._service)
+            await self._shut_down_application()
+            if self._service.access_log is not None:
+                self._service.access_log.flush()
+        finally:
+            stopping.set_result(None)
+
+    def hurry(self) -> None:
+        """Whoever is still waiting for exchanges to finish: cancel them now."""
+        if self._hurry is not None:
+            self._hurry.set()
+
+    def _close_listeners(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._listeners is not None:
+            self._listeners.close()
+
+    async def _drain(self, service: Service) -> None:
+        idle = asyncio.Event()
+        service.drain(idle.set)
+        grace = self.config.timeout_graceful_shutdown
+        if await self._wait(idle, grace / 2):
+            return
+        # Half of the time is over: whoever streams without end is told that nobody listens.
+        service.disconnect()
+        if await self._wait(idle, grace / 2):
+            return
+        logger.warning(
+            "%d requests are cancelled after %g s of graceful shutdown",
+            service.active,
+            grace,
+        )
+        service.cancel()
+        try:
+            async with asyncio.timeout(_CANCEL_GRACE):
+                await idle.wait()
+        except TimeoutError:
+            logger.error("%d applications ignore their cancellation", service.active)
+
+    async def _wait(self, idle: asyncio.Event, seconds: float) -> bool:
+        """Wait for *idle*; returns False when time is up or somebody is in a hurry."""
+        assert self._hurry is not None
+        if idle.is_set():
+            return True
+        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hurry)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return idle.is_set()
+
+    async def _shut_down_application(self) -> None:
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            try:
+                await lifespan.shutdown()
+            except LifespanFailed as exc:
+                logger.error("The application's shutdown failed: %s", exc)
+
+
+def load(app: Application | str | None, config: Config) -> Application:
+    """The application itself, imported where it is named."""
+    target = config.app if app is None else app
+    if target is None:
+        raise ConfigError("no application is given: name it as module:attribute", "app")
+    if isinstance(target, str):
+        from omnicorn.runtime.loader import load_app
+
+        return load_app(target, app_dir=config.app_dir, factory=config.factory)
+    if config.factory:
+        return target()  # type: ignore[call-arg,return-value]  # a factory, by the caller's word
+    return target
+
+
+def make_service(app: Application, loop: AsyncioLoop, config: Config) -> Service:
+    """Translate the configuration into what connections share."""
+    trusted = None
+    if config.proxy_headers and config.forwarded_allow_ips:
+        from omnicorn.security.trust import TrustedPeers
+
+        trusted = TrustedPeers(config.forwarded_allow_ips)
+    return Service(
+        app,
+        loop,
+        limits=Limits(
+            line=config.limit_request_line,
+            head=config.limit_request_head,
+            fields=config.limit_request_fields,
+            body=config.limit_request_body,
+        ),
+        timeouts=Timeouts(
+            head=config.timeout_request_head,
+            body=config.timeout_body,
+            keep_alive=config.timeout_keep_alive,
+            write=config.timeout_write,
+        ),
+        root_path=config.root_path,
+        limit_concurrency=config.limit_concurrency,
+        access_log=make_access_log(loop.call_soon, config) if config.access_log else None,
+        trusted=trusted,
+        server_header=config.server_header,
+        date_header=config.date_header,
+        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in config.headers],
+    )
+
+
+def make_access_log(
+    call_soon: Callable[[Callable[[], object]], object], config: Config
+) -> AccessLog | AccessLogger:
+    """The access log as configured: a logger of the operator's, a file, or standard output."""
+    from omnicorn.observability.access_log import (
+        DEFAULT_FORMAT,
+        AccessLog,
+        AccessLogger,
+        stream_writer,
+    )
+    from omnicorn.observability.logs import access_logger, wants_colors
+
+    text = config.access_log_format or DEFAULT_FORMAT
+    configured = access_logger()
+    if configured is not None:
+        return AccessLogger(text, configured)
+    path = config.access_log_file
+    stream: Any = sys.stdout
+    if path not in (None, "-"):
+        try:
+            stream = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  # the process's
+        except OSError as exc:
+            raise ConfigError(
+                f"access_log_file: {path} cannot be opened: {exc.strerror}", "access_log_file"
+            ) from None
+    colors = wants_colors(stream, config.use_colors)
+    return AccessLog(text, stream_writer(stream), call_soon, colors=colors)

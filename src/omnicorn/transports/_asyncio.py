@@ -1,0 +1,170 @@
+"""asyncio (and uvloop) behind the ports. The port is shaped like asyncio, so this is thin.
+
+Rules of this file:
+
+1. Nothing wraps what is called for every request: the `Loop` port holds the running
+   loop's own bound methods, and asyncio's transports are the `Transport` port.
+2. From Python 3.12 on, tasks start eagerly: an application that never waits answers
+   within the read that brought its request.
+3. ``sendfile`` is our own: uvloop has none. It waits until the transport has written all
+   it holds, then lets the kernel copy to a *duplicate* of the socket's descriptor, which
+   the loop may watch for writability although the original belongs to a transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.errors import ClientDisconnected
+from omnicorn.ports import HIGH_WATER
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from omnicorn.ports import ConnectionPort
+
+_SENDFILE_PIECE = 1 << 20  # bytes of one system call: a fast disk does not hold up the loop
+
+
+class AsyncioLoop:
+    """The `Loop` port on a running asyncio event loop."""
+
+    __slots__ = (
+        "_loop",
+        "call_at",
+        "call_soon",
+        "create_future",
+        "run_blocking",
+        "sendfile",
+        "spawn",
+        "time",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.time: Callable[[], float] = loop.time
+        self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
+        self.call_at: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = loop.call_at
+        self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future
+        self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+            self.spawn = lambda coro: asyncio.Task(coro, loop=loop, eager_start=True)
+        else:
+            self.spawn = loop.create_task
+        self.run_blocking: Callable[..., Awaitable[Any]] = self._run_blocking
+        self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
+            self._sendfile if hasattr(os, "sendfile") else None
+        )
+
+    def _run_blocking(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        return self._loop.run_in_executor(None, function, *args)
+
+    async def _sendfile(
+        self, transport: Any, file: int, offset: int, count: int, stall: float
+    ) -> int:
+        await self._written(transport, stall)
+        sent = 0
+        out = os.dup(transport.get_extra_info("socket").fileno())
+        try:
+            while sent < count:
+                if transport.is_closing():
+                    raise ClientDisconnected("the client has disconnected")
+                try:
+                    size = min(count - sent, _SENDFILE_PIECE)
+                    done = os.sendfile(out, file, offset + sent, size)
+                except BlockingIOError:
+                    await self._writable(transport, out, stall)
+                    continue
+                except (BrokenPipeError, ConnectionError):
+                    transport.abort()
+                    raise ClientDisconnected("the client has disconnected") from None
+                except OSError:
+                    # A file the kernel cannot send from (a pipe, some network file systems).
+                    return sent + await self._copy(
+                        transport, file, offset + sent, count - sent, stall
+                    )
+                if not done:
+                    break
+                sent += done
+                await asyncio.sleep(0)
+        finally:
+            os.close(out)
+        return sent
+
+    async def _copy(
+        self, transport: Any, file: int, offset: int, count: int, stall: float
+    ) -> int:
+        """Read and write *count* bytes in the kernel's place."""
+        sent = 0
+        while sent < count:
+            size = min(count - sent, HIGH_WATER)
+            data = await self._run_blocking(os.pread, file, size, offset + sent)
+            if not data:
+                break
+            transport.write(data)
+            await self._written(transport, stall)
+            sent += len(data)
+        return sent
+
+    async def _written(self, transport: Any, stall: float) -> None:
+        """Wait until the transport holds nothing back."""
+        waiting = transport.get_write_buffer_size()
+        deadline = self._loop.time() + stall
+        while waiting:
+            # A transport tells its protocol, not us; a look every few milliseconds costs
+            # little beside a body that is large enough for sendfile.
+            await asyncio.sleep(0 if waiting < HIGH_WATER else 0.002)
+            if transport.is_closing():
+                raise ClientDisconnected("the client has disconnected")
+            now = transport.get_write_buffer_size()
+            if now < waiting:
+                deadline = self._loop.time() + stall
+            elif self._loop.time() > deadline:
+                transport.abort()
+                raise ClientDisconnected("the client has stopped reading")
+            waiting = now
+
+    async def _writable(self, transport: Any, out: int, stall: float) -> None:
+        """Wait until the socket takes more."""
+        loop = self._loop
+        ready = loop.create_future()
+        loop.add_writer(out, lambda: ready.done() or ready.set_result(None))
+        try:
+            # In steps, so that a connection cut meanwhile is noticed.
+            waited = 0.0
+            while not ready.done():
+                done, _ = await asyncio.wait((ready,), timeout=min(1.0, stall))
+                waited += 1.0
+                if done:
+                    return
+                if transport.is_closing() or waited >= stall:
+                    transport.abort()
+                    raise ClientDisconnected("the client has stopped reading")
+        finally:
+            loop.remove_writer(out)
+
+
+async def listen(
+    factory: Callable[[], ConnectionPort], sockets: list[socket.socket], backlog: int
+) -> list[asyncio.AbstractServer]:
+    """Accept on listening *sockets*; each transport gets a connection from *factory*."""
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.AbstractServer] = []
+    create: Callable[[], Any] = factory
+    for sock in sockets:
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            # From 3.13 asyncio would remove the socket's file; its owner here does that.
+            options: dict[str, Any] = {"cleanup_socket": False} if _cleans_sockets(loop) else {}
+            server = await loop.create_unix_server(create, sock=sock, backlog=backlog, **options)
+        else:
+            server = await loop.create_server(create, sock=sock, backlog=backlog)
+        servers.append(server)
+    return servers
+
+
+def _cleans_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    return sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop)

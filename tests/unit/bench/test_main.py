@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from bench import __main__ as command
+from bench import load
+from bench.cases import CASES
+from bench.servers import PEERS
+
+
+def test_by_default_all_cases_and_peers_are_measured() -> None:
+    options = command.parser().parse_args([])
+
+    assert (options.rounds, options.seconds, options.warmup) == (3, 5, 1)
+    assert options.cases == tuple(case.name for case in CASES)
+    assert options.peers == tuple(peer.name for peer in PEERS)
+
+
+def test_chosen_names_keep_the_order_of_the_tables() -> None:
+    options = command.parser().parse_args(["--peers", "daphne, uvicorn", "--cases", "big,hello"])
+
+    assert (options.peers, options.cases) == (("uvicorn", "daphne"), ("hello", "big"))
+
+
+def test_extra_servers_may_be_repeated() -> None:
+    options = command.parser().parse_args(
+        ["--servers-extra", "a=omnicorn --loop asyncio", "--servers-extra", "b=granian"]
+    )
+
+    assert [server.name for server in options.servers_extra] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--rounds", "0"], "'0': expected a whole number from 1 up"),
+        (["--warmup", "-1"], "'-1': expected a whole number from 0 up"),
+        (["--seconds", "x"], "'x': expected a whole number from 1 up"),
+        (["--peers", "uvicorn,nginx"], "no 'nginx'; there are uvicorn, granian"),
+        (["--cases", "hell"], "no 'hell'; there are hello, browser"),
+        (["--servers-extra", "x=nginx"], "no server 'nginx'"),
+    ],
+)
+def test_wrong_options_are_explained(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.parser().parse_args(arguments)
+
+    assert ended.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_without_wrk_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load, "available", lambda: False)
+
+    assert command.main([]) == 2
+    assert "apt-get install wrk" in capsys.readouterr().err

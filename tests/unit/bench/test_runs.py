@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import dataclasses
+
+from bench import load, runs
+from bench.cases import CASES
+from bench.measure import Cores
+from bench.servers import OMNICORN, PEERS, Server
+
+HELLO, IDLE, START = (
+    next(case for case in CASES if case.name == name) for name in ("hello", "idle", "start")
+)
+PLAN = runs.Plan(rounds=3, seconds=5, warmup=1, cores=Cores(1, 0))
+CLEAN = load.Load(requests=1000, seconds=1.0, p99_ms=1.0, socket_errors=0, bad_statuses=0)
+
+
+def test_another_server_comes_first_in_each_round() -> None:
+    three = [OMNICORN, *PEERS[:2]]
+
+    order = [server.name for _, server, _ in runs.everything([HELLO], three, PLAN)]
+
+    assert order == [
+        *("omnicorn", "uvicorn", "granian"),
+        *("uvicorn", "granian", "omnicorn"),
+        *("granian", "omnicorn", "uvicorn"),
+    ]
+
+
+def test_a_server_is_asked_only_for_what_it_takes() -> None:
+    aim = dataclasses.replace(OMNICORN, name="aim", only=frozenset({"hello"}))
+
+    met = {(c.name, s.name) for c, s, _ in runs.everything([HELLO, IDLE], [OMNICORN, aim], PLAN)}
+
+    assert met == {("hello", "omnicorn"), ("hello", "aim"), ("idle", "omnicorn")}
+
+
+def test_a_case_that_nobody_takes_is_left_out() -> None:
+    nobody: list[Server] = [dataclasses.replace(OMNICORN, only=frozenset())]
+
+    assert list(runs.everything([HELLO], nobody, PLAN)) == []
+
+
+def test_the_estimate_grows_with_servers_seconds_and_rounds() -> None:
+    one = runs.estimate([HELLO], [OMNICORN], PLAN)
+
+    assert one >= 3 * (5 + 1)
+    assert runs.estimate([HELLO], [OMNICORN, PEERS[0]], PLAN) == 2 * one
+    assert runs.estimate([HELLO], [OMNICORN], dataclasses.replace(PLAN, rounds=6)) == 2 * one
+
+
+def test_seven_starts_at_least_are_spread_over_the_rounds() -> None:
+    for rounds in range(1, 12):
+        assert dataclasses.replace(PLAN, rounds=rounds).starts * rounds >= 7
+
+
+def test_a_server_that_could_not_be_installed_says_so() -> None:
+    plan = dataclasses.replace(PLAN, unavailable={"omnicorn": "no wheel"})
+
+    assert runs.perform(HELLO, OMNICORN, 2, plan) == runs.Run(
+        "hello", "omnicorn", 2, failure="no wheel"
+    )
+
+
+def test_a_clean_run_has_no_marks() -> None:
+    assert runs.doubts(CLEAN, 0.95, 0.5, 0) == ()
+
+
+def test_errors_idleness_and_missing_log_lines_are_marked() -> None:
+    seen = dataclasses.replace(CLEAN, socket_errors=2, bad_statuses=1)
+
+    assert runs.doubts(seen, 0.75, 0.99, 500) == (
+        "3 errors",
+        "not saturated: 75% CPU, wrk 99%",
+        "500 access log lines missing",
+    )
+
+
+def test_lines_that_a_server_still_buffers_are_not_missed() -> None:
+    assert runs.doubts(CLEAN, 0.95, 0.5, 50) == ()
+    assert runs.doubts(CLEAN, 0.95, 0.5, 51) == ("51 access log lines missing",)

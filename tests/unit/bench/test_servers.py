@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import http.server
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from bench import servers
+from bench.cases import CASES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HELLO, BROWSER, LOG = (
+    next(case for case in CASES if case.name == name) for name in ("hello", "browser", "log")
+)
+
+
+@contextmanager
+def answering(status: int, body: bytes, echo: str = "", *, keep: bool = True) -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            if echo:
+                self.send_header(echo, self.headers[echo])
+            if not keep:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    with http.server.HTTPServer((servers.HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_right_answer_passes() -> None:
+    with answering(200, HELLO.body) as port:
+        servers.check_answer(HELLO, port)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [(404, HELLO.body, "status 404, not 200"), (200, b"Hello, World!", "not the expected 13")],
+)
+def test_a_wrong_answer_is_named(status: int, body: bytes, reason: str) -> None:
+    with (
+        answering(status, body) as port,
+        pytest.raises(servers.ServerFailed, match=reason),
+    ):
+        servers.check_answer(HELLO, port)
+
+
+def test_a_connection_closed_after_one_request_is_a_wrong_answer() -> None:
+    with (
+        answering(200, HELLO.body, keep=False) as port,
+        pytest.raises(servers.ServerFailed, match="closes the connection"),
+    ):
+        servers.check_answer(HELLO, port)
+
+
+def test_an_echoed_header_must_come_back() -> None:
+    with answering(200, BROWSER.body, echo="X-Request-Id") as port:
+        servers.check_answer(BROWSER, port)
+    with (
+        answering(200, BROWSER.body) as port,
+        pytest.raises(servers.ServerFailed, match="X-Request-Id came back changed"),
+    ):
+        servers.check_answer(BROWSER, port)
+
+
+def test_nobody_listening_is_a_failure_too() -> None:
+    with pytest.raises(servers.ServerFailed, match="ConnectionRefusedError"):
+        servers.check_answer(HELLO, servers.free_port())
+
+
+@pytest.mark.parametrize("server", [servers.OMNICORN, *servers.PEERS], ids=lambda s: s.name)
+def test_every_server_gets_port_application_and_the_log_it_was_asked_for(
+    server: servers.Server,
+) -> None:
+    quiet, logging = (server.command(case, 8123) for case in (HELLO, LOG))
+
+    assert quiet[1:3] == ["-m", server.module]
+    assert quiet[-1] == logging[-1] == "bench.apps:hello"
+    assert any("8123" in flag for flag in quiet)
+    assert not any("{" in flag for flag in quiet)
+    assert quiet != logging
+
+
+def test_an_extra_server_is_another_with_more_flags() -> None:
+    made = servers.extra("plain=omnicorn --loop asyncio")
+
+    assert made.name == "plain"
+    assert made.flags == (*servers.OMNICORN.flags, "--loop", "asyncio")
+    assert made.requirements == servers.OMNICORN.requirements
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("omnicorn --loop asyncio", "expected NAME=BASE"),
+        ("=omnicorn", "expected NAME=BASE"),
+        ("x=nginx", "no server 'nginx'"),
+        ("x=", "no server ''"),
+    ],
+)
+def test_an_extra_server_that_makes_no_sense_is_explained(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        servers.extra(text)
+
+
+def test_the_version_of_every_server_is_reported() -> None:
+    for server in (servers.OMNICORN, *servers.PEERS):
+        assert server.name in server.distributions

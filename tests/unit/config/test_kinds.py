@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from omnicorn.config import kinds
+from omnicorn.config.kinds import (
+    Choice,
+    Integer,
+    Kind,
+    Permissions,
+    Seconds,
+    Size,
+    Switch,
+    Text,
+    quote,
+)
+
+CHOICE = Choice("auto", "on", "off")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Text("x", "X"), "a b", "a b"),
+        (Switch(), "true", True),
+        (Switch(), "YES", True),
+        (Switch(), "on", True),
+        (Switch(), "1", True),
+        (Switch(), "False", False),
+        (Switch(), "no", False),
+        (Switch(), "off", False),
+        (Switch(), "0", False),
+        (CHOICE, "On", "on"),
+        (Integer(0), "42", 42),
+        (Size(), "1", 1),
+        (Size(), "64K", 65536),
+        (Size(), "64k", 65536),
+        (Size(), "10M", 10 * 1024 * 1024),
+        (Size(), "1GiB", 1 << 30),
+        (Seconds(), "15", 15.0),
+        (Seconds(), "0.5", 0.5),
+        (Seconds(), ".5s", 0.5),
+        (Seconds(), "500ms", 0.5),
+        (Seconds(), "2m", 120.0),
+        (Seconds(), "1.5h", 5400.0),
+        (Permissions(), "660", 0o660),
+        (Permissions(), "0660", 0o660),
+        (Permissions(), "0o660", 0o660),
+        (Permissions(), "0", 0),
+        (kinds.ROOT_PATH, "", ""),
+        (kinds.ROOT_PATH, "/", ""),
+        (kinds.ROOT_PATH, "/api/", "/api"),
+        (kinds.OWNER, "www", "www"),
+        (kinds.OWNER, "www:data", "www:data"),
+        (kinds.OWNER, ":33", ":33"),
+        (kinds.BIND, ":80, unix:/a", (":80", "unix:/a")),
+        (kinds.TRUSTED, "10.0.0.0/8, ::1,unix,*", ("10.0.0.0/8", "::1", "unix", "*")),
+        (kinds.TRUSTED, "", ()),
+        (kinds.HEADERS, "A: 1, 2\nb:3\n\n", (("A", "1, 2"), ("b", "3"))),
+    ],
+)
+def test_text_is_read_as_the_value_it_means(kind: Kind, text: str, value: object) -> None:
+    read = kind.check(kind.parse(text))
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Text("x", "X"), ""),
+        (Text("x", "X"), "a\0"),
+        (Switch(), "maybe"),
+        (Switch(), ""),
+        (CHOICE, "of"),
+        (Integer(0), ""),
+        (Integer(0), "x"),
+        (Integer(0), "1.0"),
+        (Integer(0), "1_000"),
+        (Integer(0), " 1"),
+        (Integer(0), "٣"),
+        (Integer(0), "-1"),
+        (Integer(0), "9" * 5000),
+        (Integer(0, 9), "10"),
+        (Size(), "0"),
+        (Size(), "-1"),
+        (Size(), "1.5M"),
+        (Size(), "K"),
+        (Size(), "10MB"),
+        (Size(), "10 M"),
+        (Size(), "64ib"),
+        (Seconds(), "0"),
+        (Seconds(), "-1"),
+        (Seconds(), "nan"),
+        (Seconds(), "inf"),
+        (Seconds(), "1e3"),
+        (Seconds(), "1d"),
+        (Seconds(), "1m30s"),
+        (Seconds(), "m"),
+        (Seconds(), "1.2.3"),
+        (Seconds(), "9999h"),
+        (Permissions(), "888"),
+        (Permissions(), "1777"),
+        (Permissions(), "-1"),
+        (Permissions(), "rw"),
+        (kinds.ROOT_PATH, "api"),
+        (kinds.OWNER, ""),
+        (kinds.OWNER, ":"),
+        (kinds.OWNER, "www:"),
+        (kinds.OWNER, "a:b:c"),
+        (kinds.OWNER, "a b"),
+        (kinds.BIND, "8000"),
+        (kinds.TRUSTED, "localhost"),
+        (kinds.TRUSTED, "10.0.0.1/8"),
+        (kinds.TRUSTED, "10.0.0.0/33"),
+        (kinds.HEADERS, "no colon"),
+        (kinds.HEADERS, ": no name"),
+        (kinds.HEADERS, "bad name: x"),
+    ],
+)
+def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
+    with pytest.raises(ValueError):
+        kind.check(kind.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Text("x", "X"), 1),
+        (Switch(), 1),
+        (Switch(), "true"),
+        (CHOICE, "ON"),
+        (CHOICE, None),
+        (Integer(0), True),
+        (Integer(0), "1"),
+        (Integer(0), 1.0),
+        (Size(), "10M"),
+        (Seconds(), "1"),
+        (Seconds(), True),
+        (Seconds(), float("nan")),
+        (Seconds(), float("inf")),
+        (Permissions(), "660"),
+        (Permissions(), True),
+        (Permissions(), 660),
+        (kinds.BIND, 8000),
+        (kinds.BIND, [8000]),
+        (kinds.TRUSTED, [1]),
+        (kinds.HEADERS, [("a", "b", "c")]),
+        (kinds.HEADERS, [(b"a", "b")]),
+        (kinds.HEADERS, {"a": 1}),
+        (kinds.HEADERS, 1),
+    ],
+)
+def test_a_typed_value_of_the_wrong_type_is_refused(kind: Kind, value: object) -> None:
+    with pytest.raises(ValueError):
+        kind.check(value)
+
+
+@pytest.mark.parametrize("char", ["\r", "\n", "\0", "\x1f", "\x7f", "\u20ac"])
+def test_a_header_value_cannot_hold_what_ends_or_breaks_a_field(char: str) -> None:
+    with pytest.raises(ValueError, match="no header can carry"):
+        kinds.HEADERS.check([f"x-a: b{char}c"])
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Connection", "Upgrade"])
+def test_a_framing_header_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="by the server alone"):
+        kinds.HEADERS.check([(name, "1")])
+
+
+def test_a_header_keeps_tabs_and_latin_letters_and_loses_outer_space() -> None:
+    assert kinds.HEADERS.check(["x:  \u00e9\tb "]) == (("x", "\u00e9\tb"),)
+
+
+def test_headers_come_as_text_pairs_or_a_table() -> None:
+    expected = (("a", "1"),)
+    assert kinds.HEADERS.check("a: 1") == expected
+    assert kinds.HEADERS.check([["a", "1"]]) == expected
+    assert kinds.HEADERS.check({"a": "1"}) == expected
+
+
+def test_permissions_given_as_decimal_digits_are_shown_in_octal() -> None:
+    with pytest.raises(ValueError, match="0o1224"):
+        Permissions().check(660)
+
+
+def test_a_network_with_host_bits_is_told_so() -> None:
+    with pytest.raises(ValueError, match="has host bits set"):
+        kinds.TRUSTED.check(["10.0.0.1/8"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Text("x", "X"), 'a"b\\c\x7fd\u00e9\x01'),
+        (Switch(), True),
+        (Switch(), False),
+        (CHOICE, "auto"),
+        (Integer(0), 7),
+        (Size(), 65536),
+        (Seconds(), 15.0),
+        (Seconds(), 0.001),
+        (Seconds(), 31536000.0),
+        (Permissions(), 0o60),
+        (kinds.BIND, (":80", "unix:/a")),
+        (kinds.HEADERS, (("a", "1"), ("b", '"'))),
+    ],
+)
+def test_a_value_written_as_toml_reads_back(kind: Kind, value: object) -> None:
+    read = tomllib.loads(f"key = {kind.show(value)}")["key"]
+    if isinstance(read, str):
+        read = kind.parse(read)
+    assert kind.check(read) == value
+
+
+def test_quoting_leaves_letters_readable() -> None:
+    assert quote("é") == '"é"'

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any, get_type_hints
+
+import pytest
+
+from omnicorn.config import Bind, Config
+from omnicorn.config.options import OPTIONS
+from omnicorn.errors import ConfigError
+
+
+def test_the_table_has_a_row_for_every_annotated_field_in_their_order() -> None:
+    assert list(OPTIONS) == list(get_type_hints(Config))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_default_is_a_value_its_own_option_accepts(name: str) -> None:
+    row = OPTIONS[name]
+    assert row.check(row.default) == row.default == getattr(Config(), name)
+
+
+def test_flags_and_variables_come_from_the_name() -> None:
+    row = OPTIONS["limit_request_body"]
+    assert row.flags == ("--limit-request-body",)
+    assert row.env == ("OMNICORN_LIMIT_REQUEST_BODY",)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("bind", ("--bind", "-b")),
+        ("headers", ("--header",)),
+        ("timeout_keep_alive", ("--timeout-keep-alive", "--keep-alive")),
+        ("timeout_graceful_shutdown", ("--timeout-graceful-shutdown", "--graceful-timeout")),
+        ("access_log_file", ("--access-log-file", "--access-logfile")),
+    ],
+)
+def test_other_flags_are_declared_with_the_option(name: str, flags: tuple[str, ...]) -> None:
+    assert OPTIONS[name].flags == flags
+
+
+def test_no_two_options_share_a_flag_or_a_variable() -> None:
+    flags = [flag for row in OPTIONS.values() for flag in row.flags]
+    variables = [variable for row in OPTIONS.values() for variable in row.env]
+    assert len(flags) == len(set(flags))
+    assert len(variables) == len(set(variables))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "x"),
+        ("port", "8000"),
+        ("port", -1),
+        ("port", 65536),
+        ("port", None),
+        ("port", True),
+        ("app", 1),
+        ("host", ""),
+        ("fd", -1),
+        ("loop", "trio"),
+        ("backlog", 0),
+        ("factory", "yes"),
+        ("timeout_body", 0),
+        ("timeout_body", float("inf")),
+        ("limit_request_body", 0),
+        ("limit_concurrency", 0),
+        ("bind", ("8000",)),
+        ("headers", ("x",)),
+        ("forwarded_allow_ips", ("nonsense",)),
+    ],
+)
+def test_a_bad_value_from_code_names_its_option(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Config(**{name: value})
+    assert refusal.value.option == name
+    assert str(refusal.value).startswith(f"{name} = {value!r}: ")
+    assert OPTIONS[name].kind.accepts in str(refusal.value)
+
+
+def test_an_unknown_keyword_is_a_type_error_with_the_nearest_name() -> None:
+    with pytest.raises(TypeError, match="no option 'prot'; did you mean 'port'"):
+        Config(prot=1)  # type: ignore[call-arg]
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = Config(port=1)
+    with pytest.raises(AttributeError, match="never changes"):
+        config.port = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="never changes"):
+        del config.port
+    assert config.port == 1
+
+
+def test_replace_makes_a_checked_copy() -> None:
+    config = Config(port=1, host="::1")
+    assert config.replace(port=2) == Config(port=2, host="::1")
+    with pytest.raises(ConfigError):
+        config.replace(port="x")
+    assert config.port == 1
+
+
+def test_values_are_normalised() -> None:
+    config = Config(timeout_body=2, root_path="/api/", bind=[":80"])  # type: ignore[arg-type]
+    assert repr(config.timeout_body) == "2.0"
+    assert config.root_path == "/api"
+    assert config.bind == (":80",)
+
+
+def test_equal_values_make_equal_configurations_given_or_not() -> None:
+    assert Config(port=8000) == Config()
+    assert hash(Config(port=8000)) == hash(Config())
+    assert Config(port=1) != Config()
+    assert Config() != 8000
+
+
+def test_the_repr_shows_what_differs_from_the_defaults() -> None:
+    assert repr(Config(port=1, loop="auto")) == "Config(port=1)"
+
+
+def test_a_configuration_survives_a_pickle_and_a_copy() -> None:
+    config = Config(port=1, headers=(("a", "b"),))
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert copy.deepcopy(config) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "binds"),
+    [
+        (Config(), (Bind("tcp", host="127.0.0.1", port=8000),)),
+        (Config(host="[::1]", port=0), (Bind("tcp", host="::1", port=0),)),
+        (Config(uds="/a"), (Bind("unix", path="/a"),)),
+        (Config(fd=3), (Bind("fd", fd=3),)),
+        (
+            Config(bind=(":80", "unix:/b"), uds="/a", port=1),
+            (Bind("tcp", host="", port=80), Bind("unix", path="/b")),
+        ),
+    ],
+)
+def test_binds_are_the_places_to_listen_at_whichever_options_named_them(
+    config: Config, binds: tuple[Bind, ...]
+) -> None:
+    assert config.binds == binds
+
+
+def test_two_places_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(ConfigError, match="uds and fd are both given"):
+        Config(uds="/a", fd=3)
+
+
+def test_text_from_a_source_is_read_and_its_source_named() -> None:
+    row = OPTIONS["port"]
+    assert row.parse("80", "--port") == 80
+    with pytest.raises(ConfigError) as refusal:
+        row.parse("70000", "OMNICORN_PORT")
+    assert str(refusal.value) == (
+        "port = '70000' (from OMNICORN_PORT): expected a whole number from 0 to 65535"
+    )
+    assert (refusal.value.option, refusal.value.source) == ("port", "OMNICORN_PORT")
+
+
+@pytest.mark.parametrize("text", ["none", "None", ""])
+def test_an_option_that_may_be_unset_reads_none_and_nothing_as_none(text: str) -> None:
+    assert OPTIONS["uds"].parse(text, "x") is None
+    with pytest.raises(ConfigError):
+        OPTIONS["port"].parse(text, "x")
+
+
+def test_an_error_of_an_option_that_may_be_unset_says_so() -> None:
+    with pytest.raises(ConfigError, match="expected a whole number of 0 or more, or none"):
+        OPTIONS["fd"].parse("x", "--fd")
