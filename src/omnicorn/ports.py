@@ -18,8 +18,8 @@ Laws, which every implementation keeps and the tests check:
 
 1. An upcall may call verbs; it never calls an engine's ``receive``.
 2. Verbs only append bytes. When an engine goes from nothing to say to something, it
-   calls ``on_output`` once, and its connection flushes: after ``receive`` if that is
-   running, else at the end of the loop's iteration.
+   says so once (``on_output``), and its connection flushes at the end of the loop's
+   iteration, or at once when a response is complete.
 3. An engine's ``receive`` never raises into the loop. A broken peer ends in an error
    response or a reset, and the reason stands in ``engine.error``.
 4. Time is an argument. An engine reads no clock and holds no task.
@@ -186,7 +186,7 @@ class Stream(Protocol):
     def send_continue(self) -> None:
         """The application wants the body: answer ``Expect: 100-continue`` if it was asked."""
 
-    def send_head(self, status: int, headers: Headers, *, trailers: bool = False) -> None:
+    def send_head(self, status: int, headers: Headers, trailers: bool = False) -> None:
         """The response's status and fields; checked, so it raises in the application."""
 
     def send_data(self, data: bytes, end: bool) -> bool:
@@ -229,9 +229,6 @@ class StreamOwner(Protocol):
 
     def on_request(self, stream: Any, head: Any) -> StreamHandler:
         """A request begins; the handler gets its body."""
-
-    def on_output(self) -> None:
-        """There is output now and there was none before."""
 
     def on_full(self) -> None:
         """More than `HIGH_WATER` bytes of output wait: flush now."""

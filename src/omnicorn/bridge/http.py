@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Receive = Callable[[], Awaitable[dict[str, Any]]]
     Send = Callable[[dict[str, Any]], Awaitable[None]]
-    Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+    Application = Callable[[dict[str, Any], Receive, Send], Awaitable[object]]
 
 # The phases, in the order they are passed through.
 START, BODY, TRAILERS, DONE, GONE = range(5)
@@ -150,7 +150,7 @@ class HTTPCycle:
         """Run the application to its end and see that the exchange ends with it."""
         error: BaseException | None = None
         try:
-            result: object = await self._app(self.scope, self.receive, self.send)
+            result = await self._app(self.scope, self.receive, self.send)
             if self._phase < DONE:
                 error = ASGIError(
                     "the application returned without a response"
@@ -241,28 +241,25 @@ class HTTPCycle:
             if not keep_on and more:
                 await self._wait_to_write()
         elif phase == START and kind == "http.response.start":
-            self._start(event)
+            try:
+                status = event["status"]
+            except KeyError:
+                raise ASGIError("http.response.start has no 'status'") from None
+            if type(status) is not int:
+                status = _as_status(status)
+            headers = event.get("headers", ())
+            trailers = event.get("trailers")
+            try:
+                self._stream.send_head(status, headers, bool(trailers))
+            except LocalProtocolError as exc:
+                raise ASGIError(f"http.response.start: {exc}") from None
+            self.status = status
+            self.response_headers = headers
+            if trailers:
+                self._trailers = []
+            self._phase = BODY
         else:
             await self._send_other(kind, event)
-
-    def _start(self, event: dict[str, Any]) -> None:
-        try:
-            status = event["status"]
-        except KeyError:
-            raise ASGIError("http.response.start has no 'status'") from None
-        if type(status) is not int:
-            status = _as_status(status)
-        headers = event.get("headers", ())
-        trailers = event.get("trailers", False)
-        try:
-            self._stream.send_head(status, headers, trailers=bool(trailers))
-        except LocalProtocolError as exc:
-            raise ASGIError(f"http.response.start: {exc}") from None
-        self.status = status
-        self.response_headers = headers
-        if trailers:
-            self._trailers = []
-        self._phase = BODY
 
     async def _send_other(self, kind: object, event: dict[str, Any]) -> None:
         """Every message but the two that each response has."""

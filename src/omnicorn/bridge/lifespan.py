@@ -126,7 +126,7 @@ class Lifespan:
         return {"type": self._events.pop(0)}
 
     async def _send(self, event: dict[str, Any]) -> None:
-        kind = event["type"] if isinstance(event, dict) and "type" in event else event
+        kind = event.get("type", event)
         phase = "shutdown" if "startup.complete" in self._answers else "startup"
         if kind not in (f"lifespan.{phase}.complete", f"lifespan.{phase}.failed"):
             raise ASGIError(f"the message {kind!r:.80} cannot be sent during lifespan {phase}")

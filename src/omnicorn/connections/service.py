@@ -85,9 +85,10 @@ class Service:
     ) -> None:
         self.app = app
         self.loop = loop
+        self.spawn = loop.spawn
         self.timeouts = timeouts or Timeouts()
         self.root_path = root_path
-        self.limit_concurrency = limit_concurrency
+        self.limit = float("inf") if limit_concurrency is None else limit_concurrency
         self.access_log = access_log
         self.timed = access_log is not None and "duration" in access_log.needs
         self.trusted = trusted
@@ -107,6 +108,7 @@ class Service:
         )
         self._wall_clock = wall_clock
         self._dirty: list[Connection] = []
+        self.flush_soon = self._flush_soon  # bound once, for all engines
 
     def _second(self) -> float:
         """The present second; the default fields expire with it."""
@@ -114,16 +116,20 @@ class Service:
         self.loop.call_at(self.loop.time() + 1.0 - now % 1.0, self.defaults.expire)
         return now
 
-    def flush_soon(self, connection: Connection) -> None:
+    def _flush_soon(self, connection: Connection) -> None:
         """Flush *connection* at the end of this iteration, with all others that ask."""
-        if not self._dirty:
+        dirty = self._dirty
+        if not dirty:
             self.loop.call_soon(self._flush)
-        self._dirty.append(connection)
+        dirty.append(connection)
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
-            connection.flush()
+            # Most have completed their response meanwhile, and so have been flushed.
+            engine = connection.engine
+            if engine.out or engine.pending:
+                connection.flush()
 
     # ------------------------------------------------------------------ draining
 

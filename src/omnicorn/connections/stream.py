@@ -56,13 +56,13 @@ class Connection:
     Attributes:
         slot: Belongs to `Deadlines`.
         deadline: In loop time.
+        engine: The protocol's state machine.
     """
 
     __slots__ = (
         "__weakref__",
         "_client",
         "_cycle",
-        "_engine",
         "_lingered",
         "_scheme",
         "_server",
@@ -72,12 +72,15 @@ class Connection:
         "_trusted",
         "_unwritten",
         "deadline",
+        "engine",
         "slot",
     )
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._engine = Http1Engine(self, service.parser, service.encoder, service.defaults)
+        self.engine = Http1Engine(
+            self, service.parser, service.encoder, service.defaults, service.flush_soon
+        )
         self._transport: Transport | None = None
         self._cycle: HTTPCycle | None = None
         self._client: Address | None = None
@@ -106,7 +109,7 @@ class Connection:
             self._close()
 
     def data_received(self, data: bytes) -> None:
-        engine = self._engine
+        engine = self.engine
         engine.receive(data)
         if engine.remote != COMPLETE:
             self._attend(len(data))
@@ -115,7 +118,7 @@ class Connection:
         """Returns whether the transport stays open for writing."""
         if self._timing >= _LINGER:
             return False
-        engine = self._engine
+        engine = self.engine
         engine.receive_eof()
         if engine.closing and not engine.has_output:
             self._close()
@@ -123,13 +126,13 @@ class Connection:
         return True
 
     def pause_writing(self) -> None:
-        self._engine.blocked = True
+        self.engine.blocked = True
         if self._timing < _LINGER:
             self._unwritten = self._waiting_bytes()
             self._expect(_WRITE, self._service.timeouts.write)
 
     def resume_writing(self) -> None:
-        engine = self._engine
+        engine = self.engine
         engine.blocked = False
         if self._timing == _WRITE:
             self._timing = _IDLE
@@ -151,9 +154,9 @@ class Connection:
         if cycle is not None:
             if not cycle.finished:
                 service.stragglers.add(cycle)  # the application may go on; keep its task
-            if self._engine.is_responding and service.access_log is not None:
+            if self.engine.is_responding and service.access_log is not None:
                 self._log(cycle)
-        self._engine.connection_lost()
+        self.engine.connection_lost()
         if service.draining:
             service.check_idle()
 
@@ -163,9 +166,10 @@ class Connection:
         service = self._service
         client = self._client
         scheme = self._scheme
-        if self._trusted:
+        trusted = service.trusted
+        if self._trusted and trusted is not None:
             client, scheme, _ = resolve_fields(
-                head.fields, head.headers, client, scheme, service.trusted
+                head.fields, head.headers, client, scheme, trusted
             )
         scope = http_scope(
             head,
@@ -180,23 +184,18 @@ class Connection:
         if previous is not None and not previous.finished:
             service.stragglers.add(previous)
         self._cycle = cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
-        loop = service.loop
         if service.timed:
-            cycle.began = loop.time()
-        limit = service.limit_concurrency
-        if limit is not None and service.active >= limit:
+            cycle.began = service.loop.time()
+        if service.active >= service.limit:
             # Too many exchanges at once: say so without asking the application.
             cycle.finished = True
             cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
             return cycle
         service.active += 1
         if service.draining:
-            self._engine.refuse_more()
-        cycle.task = loop.spawn(cycle.run())
+            self.engine.refuse_more()
+        cycle.task = service.spawn(cycle.run())
         return cycle
-
-    def on_output(self) -> None:
-        self._service.flush_soon(self)
 
     def on_full(self) -> None:
         self.flush()
@@ -217,7 +216,7 @@ class Connection:
         service = self._service
         if service.access_log is not None and self._cycle is not None:
             self._log(self._cycle)
-        engine = self._engine
+        engine = self.engine
         if engine.closing:
             self._close()
         elif engine.remote == COMPLETE:
@@ -263,10 +262,10 @@ class Connection:
 
     def flush(self) -> None:
         """Write what the engine has to say."""
-        engine = self._engine
-        transport = self._transport
+        engine = self.engine
         large = engine.pending > HIGH_WATER
         out = engine.take()
+        transport = self._transport
         if out and transport is not None:
             if large:
                 transport.writelines(out)
@@ -289,7 +288,7 @@ class Connection:
 
     def _next(self) -> None:
         """Both sides are complete: let the next request come, unless this peer lags."""
-        engine = self._engine
+        engine = self.engine
         if engine.blocked:
             return  # resume_writing comes back here
         service = self._service
@@ -304,7 +303,7 @@ class Connection:
 
     def _attend(self, received: int) -> None:
         """Bytes came, and it is still the peer's turn, or it has lost it."""
-        engine = self._engine
+        engine = self.engine
         remote = engine.remote
         timing = self._timing
         if timing >= _LINGER:
@@ -331,7 +330,7 @@ class Connection:
         """See `Timed`."""
         if now < self.deadline:
             return self.deadline
-        engine = self._engine
+        engine = self.engine
         timing = self._timing
         timeouts = self._service.timeouts
         if timing >= _WRITE:
@@ -354,7 +353,7 @@ class Connection:
     def _end(self) -> None:
         """The engine has ended the conversation: write its last word, log why, close."""
         self.flush()
-        error = self._engine.error
+        error = self.engine.error
         if error is not None:
             self._service.refusals(
                 self._service.loop.time(),
@@ -368,7 +367,7 @@ class Connection:
     def _close(self) -> None:
         """Close after what is written has left, without taking it away from the peer."""
         transport = self._transport
-        engine = self._engine
+        engine = self.engine
         if transport is None or self._timing >= _LINGER:
             return
         if engine.cut:
@@ -389,7 +388,7 @@ class Connection:
     def _cut(self) -> None:
         """Close at once, with a reset if anything is unsent."""
         self._timing = _CLOSE
-        self._engine.stop()
+        self.engine.stop()
         if self._transport is not None:
             self._transport.abort()
 
@@ -402,7 +401,7 @@ class Connection:
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the exchange in progress."""
-        engine = self._engine
+        engine = self.engine
         engine.refuse_more()
         if engine.closing and self._timing < _LINGER:
             self._close()

@@ -119,7 +119,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
                     "loop",
                 ) from None
         else:
-            return uvloop.new_event_loop  # type: ignore[no-any-return]
+            return uvloop.new_event_loop
     return None
 
 

@@ -132,7 +132,12 @@ class AsyncioLoop:
         """Wait until the socket takes more."""
         loop = self._loop
         ready = loop.create_future()
-        loop.add_writer(out, lambda: ready.done() or ready.set_result(None))
+
+        def on_ready() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_writer(out, on_ready)
         try:
             # In steps, so that a connection cut meanwhile is noticed.
             waited = 0.0

@@ -17,13 +17,12 @@ exchange is over, so an old one never speaks into a new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from omnicorn.errors import LocalProtocolError, RemoteProtocolError
-from omnicorn.http.status import forbids_content
-from omnicorn.ports import HIGH_WATER
+from omnicorn.ports import HIGH_WATER, StreamOwner
 from omnicorn.protocols.http1.chunked import ChunkedDecoder
-from omnicorn.protocols.http1.requests import CHUNKED, NO_BODY, Head
+from omnicorn.protocols.http1.requests import CHUNKED, NO_BODY, SHORT, Head
 from omnicorn.protocols.http1.states import (
     BODY,
     CLOSED,
@@ -49,8 +48,10 @@ from omnicorn.protocols.http1.states import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from omnicorn.http.defaults import DefaultFields
-    from omnicorn.ports import Headers, StreamHandler, StreamOwner
+    from omnicorn.ports import Headers, StreamHandler
     from omnicorn.protocols.http1.requests import RequestParser
     from omnicorn.protocols.http1.responses import ResponseEncoder
 
@@ -64,18 +65,21 @@ _NO_CONTENT = 4
 DISCARD = 65536
 """Bytes of an unread request body that are read and dropped to keep the connection."""
 
+Owner = TypeVar("Owner", bound=StreamOwner)
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-class Http1Engine:
+class Http1Engine(Generic[Owner]):
     """The server's side of one connection.
 
     Args:
-        owner: Told of requests and output.
+        owner: Told of requests and of the exchange's progress.
         parser: Shared by the connections of a server.
         encoder: Shared by the connections of a server.
         defaults: The fields of every response; shared as well.
+        on_output: Called with the owner when there is output and there was none before.
 
     Attributes:
         remote: The peer's state, of `states`.
@@ -103,11 +107,13 @@ class Http1Engine:
         "_heads",
         "_keep_alive",
         "_left",
+        "_on_output",
         "_owner",
         "_parser",
         "_pieces",
         "_receiving",
         "_remaining",
+        "_response_heads",
         "_responses",
         "_skipped",
         "_unread",
@@ -125,16 +131,19 @@ class Http1Engine:
 
     def __init__(
         self,
-        owner: StreamOwner,
+        owner: Owner,
         parser: RequestParser,
         encoder: ResponseEncoder,
         defaults: DefaultFields,
+        on_output: Callable[[Owner], object],
     ) -> None:
         self._owner = owner
+        self._on_output = on_output
         self._parser = parser
         self._heads = parser.heads
         self._defaults = defaults
         self._responses = encoder
+        self._response_heads = encoder.heads
         self._handler: StreamHandler | None = None
         self._head: Head | None = None
         self._decoder: ChunkedDecoder | None = None
@@ -165,7 +174,7 @@ class Http1Engine:
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer, in any segmentation."""
-        if self.remote == IDLE and not self._buffer:
+        if self.remote == IDLE and not self._buffer and len(data) <= SHORT:
             # A whole head seen before, and nothing behind it: one look-up is the parse.
             head = self._heads.get(data)
             if head is not None and head.framing == NO_BODY:
@@ -293,6 +302,14 @@ class Http1Engine:
                 scanned = 0
                 if not data:
                     return None
+        limits = self._parser.limits
+        if data.endswith(b"\r\n\r\n") and len(data) <= min(limits.line, limits.head):
+            # Most segments are one head and nothing else: parsing it shows whether this one
+            # is, and spares looking for the empty line.
+            head = self._parser.parse(data)
+            if head is not None:
+                self._begin(head)
+                return b""
         # The empty line may have begun in the bytes scanned before.
         found = data.find(b"\r\n\r\n", max(0, scanned - 3))
         if found < 0:
@@ -301,13 +318,15 @@ class Http1Engine:
             self._buffer = data
             return None
         end = found + 4
-        limits = self._parser.limits
         if end > limits.line:
             self._parser.check_size(data, end)
-        if end == len(data):
-            self._begin(self._parser.parse(data))
-            return b""
-        self._begin(self._parser.parse(data[:end]))
+        block = data[:end]
+        head = self._parser.heads.get(block) if end <= SHORT else None
+        if head is None:
+            head = self._parser.parse(block)
+        if head is None:
+            raise RemoteProtocolError("the request line is empty")
+        self._begin(head)
         return data[end:]
 
     def _begin(self, head: Head) -> None:
@@ -406,44 +425,52 @@ class Http1Engine:
             if self.local == L_WAITING:
                 self._write(_CONTINUE)
 
-    def send_head(self, status: int, headers: Headers, *, trailers: bool = False) -> None:
+    def send_head(self, status: int, headers: Headers, trailers: bool = False) -> None:
         local = LOCAL[self.local + L_HEAD]
         if local < 0:
             raise LocalProtocolError("the response's head comes once, after the request's")
-        encoded = self._responses.encode(status, headers)
+        try:
+            encoded = self._response_heads.get((status, *headers))
+        except TypeError:
+            encoded = None
+        if encoded is None:
+            encoded = self._responses.encode(status, headers)
         self.local = local
         head = self._head
         # After an unanswered Expect the peer may or may not send its body: only closing
         # tells where the next request would begin.
         if encoded.close or self._expecting:
             self._keep_alive = False
-        self._left = length = encoded.length
+        length = encoded.length
         self._announced_trailers = trailers
-        if (head is not None and head.head_only) or forbids_content(status):
+        out = self.out
+        if not out:
+            self._on_output(self._owner)
+        lines = self._defaults.lines or self._defaults.refresh()
+        out.append(encoded.lines)
+        out.append(lines[encoded.own])
+        self.pending += len(encoded.lines)
+        self._left = 0
+        if encoded.no_content or (head is not None and head.head_only):
             self._framing = _NO_CONTENT
         elif length >= 0:
             self._framing = _BY_LENGTH
+            self._left = length
         else:
             self._framing = _UNDECIDED
-        out = self.out
-        if not out:
-            self._owner.on_output()
-        out.append(encoded.lines)
-        lines = self._defaults.lines or self._defaults.refresh()
-        out.append(lines[encoded.own])
-        if self._framing != _UNDECIDED:
+            return
+        if self._keep_alive and head is not None and not head.http10:
+            out.append(b"\r\n")  # what `_end_head` would say
+        else:
             self._end_head(b"")
-        self.pending += len(encoded.lines)
 
     def _end_head(self, framing: bytes) -> None:
         """Write what ends a head: how the content is delimited, and what persists."""
-        head = self._head
         if not self._keep_alive:
-            self.out.append(framing + b"connection: close\r\n\r\n")
-        elif head is not None and head.http10:
-            self.out.append(framing + b"connection: keep-alive\r\n\r\n")
-        else:
-            self.out.append(framing + b"\r\n")
+            framing += b"connection: close\r\n"
+        elif self._head is not None and self._head.http10:
+            framing += b"connection: keep-alive\r\n"
+        self.out.append(framing + b"\r\n")
 
     def _decide_framing(self) -> None:
         """The head leaves before the content is complete: chunked, or ended by closing."""
@@ -480,14 +507,17 @@ class Http1Engine:
             size = 0
         if size:
             if not self.out and not self._pieces:
-                self._owner.on_output()
+                self._on_output(self._owner)
             if framing == _CHUNKED:
                 self._pieces.append(data)  # type: ignore[union-attr]
             else:
                 self.out.append(data)
             self.pending += size
         if end:
-            self._end()
+            if self._left or framing == _CHUNKED or self._announced_trailers:
+                self._end()
+            else:
+                self._complete()
         elif self.pending > HIGH_WATER:
             self._owner.on_full()
         return not self.blocked
@@ -529,7 +559,7 @@ class Http1Engine:
         self._finish_content(lines if head is not None and head.trailers else b"")
 
     def _end(self) -> None:
-        if self._framing == _BY_LENGTH and self._left:
+        if self._left:
             left = self._left
             self._cut()
             self._complete()
@@ -596,7 +626,7 @@ class Http1Engine:
 
     def take(self) -> list[bytes]:
         """The output, as pieces in order; what was content of one flush is one chunk."""
-        if self.local == L_BODY and self._framing == _UNDECIDED:
+        if self._framing == _UNDECIDED and self.local == L_BODY:
             self._decide_framing()
         if self._pieces:
             self._close_chunk()
@@ -641,7 +671,7 @@ class Http1Engine:
 
     def _write(self, data: bytes) -> None:
         if not self.out and not self._pieces:
-            self._owner.on_output()
+            self._on_output(self._owner)
         self.out.append(data)
         self.pending += len(data)
 

@@ -6,8 +6,9 @@ Rules of this file:
    how the network cut it.
 2. Three bounded memories, from large to small, because identical bytes mean identical
    results: whole heads (a client that repeats itself costs one look-up), request lines,
-   and field lines (a browser repeats ten of its twelve). A whole head is admitted when it
-   is seen for the second time, so that heads that change every time displace nothing.
+   and field lines (a browser repeats ten of its twelve). Whole heads are remembered only
+   if they are short, and from the second time on: long ones hold cookies and trace
+   numbers, never come twice, and would cost a hash each and displace the others.
 3. Everything a server may reject and request smuggling needs is rejected
    (RFC 9112 §2.2, §3, §5, §6, §11.2); nothing is repaired.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
-from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_line
+from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_token, match_value
 from omnicorn.http.memo import Memo
 from omnicorn.http.target import decode_path, match_target, parse_target
 from omnicorn.ports import RequestHead
@@ -33,8 +34,14 @@ NO_BODY = 0
 LENGTH = 1
 CHUNKED = 2
 
+SHORT = 512
+"""Bytes up to which a whole head is remembered."""
+
+# What a `connection` field says.
+_KNOWN, _CLOSE, _KEEP_ALIVE, _UPGRADE = 1, 2, 4, 8
+
 _Pair = tuple[bytes, bytes]
-_Line = tuple[bytes, str, str, bytes, bytes, bytes | None]
+_Line = tuple[str, str, bytes, bytes, bytes | None, bool]
 
 
 class Head(RequestHead):
@@ -59,6 +66,20 @@ class Head(RequestHead):
     head_only: bool
 
 
+class _Name:
+    """A field name seen before, and how many of its lines may still be remembered.
+
+    A name with more distinct values than that (cookies, trace numbers) is not worth the
+    memory: its lines are checked each time, and displace nothing.
+    """
+
+    __slots__ = ("lower", "room")
+
+    def __init__(self, lower: bytes) -> None:
+        self.lower = lower
+        self.room = 256
+
+
 class RequestParser:
     """Parses heads within limits; one for all connections of a server, as it only remembers.
 
@@ -67,41 +88,50 @@ class RequestParser:
         limits: What is allowed.
     """
 
-    __slots__ = ("_field_lines", "_request_lines", "_seen", "heads", "limits")
+    __slots__ = ("_connections", "_field_lines", "_names", "_request_lines", "_seen", "heads", "limits")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.heads: Memo[bytes, Head] = Memo(512, 2048)
+        self.heads: Memo[bytes, Head] = Memo(1024, SHORT)
         self._request_lines: Memo[bytes, _Line] = Memo(2048, 512)
         self._field_lines: Memo[bytes, _Pair] = Memo(4096, 256)
+        self._names: Memo[bytes, _Name] = Memo(1024, 64)
+        self._connections: Memo[bytes, int] = Memo(64, 128)
         self._seen: set[int] = set()
 
-    def parse(self, block: bytes) -> Head:
+    def parse(self, block: bytes) -> Head | None:
         """Parse a complete head.
 
         Args:
-            block: From the first byte of the request line to the end of the empty line.
+            block: From the first byte of the request line to the end of an empty line.
+
+        Returns:
+            None if that is not the first empty line: more than a head stands there.
 
         Raises:
             LimitExceeded: 414 or 431.
             RemoteProtocolError: 400, or what else answers the request.
         """
-        head = self.heads.get(block)
-        if head is not None:
-            return head
-        lines = block[:-4].split(b"\r\n")
-        if block.count(b"\n") != len(lines) + 1:
-            raise RemoteProtocolError("a line ends in a bare LF")
-        head = self._interpret(*self._fields(lines))
-        # The hash of a bytes object is computed once: both look-ups share it.
-        mark = hash(block)
-        if mark in self._seen:
-            self._seen.discard(mark)
-            self.heads.remember(block, head, len(block))
-        else:
-            if len(self._seen) >= 4096:
-                self._seen.clear()
-            self._seen.add(mark)
+        lines = block.split(b"\r\n")
+        del lines[-2:]
+        try:
+            head = self._parse_lines(lines)
+        except RemoteProtocolError:
+            if b"" in lines:
+                return None
+            # The same question, and in the same order, as while the head is incomplete.
+            self._check_bare_lf(block, 0)
+            raise
+        size = len(block)
+        if size <= SHORT:
+            mark = hash(block)
+            if mark in self._seen:
+                self._seen.discard(mark)
+                self.heads.remember(block, head, size)
+            else:
+                if len(self._seen) >= 4096:
+                    self._seen.clear()
+                self._seen.add(mark)
         return head
 
     def check_incomplete(self, data: bytes, scanned: int) -> None:
@@ -145,66 +175,25 @@ class RequestParser:
                 raise RemoteProtocolError("a line ends in a bare LF")
             position = data.find(b"\n", position + 1)
 
-    def _fields(self, lines: list[bytes]) -> tuple[_Line, list[_Pair]]:
-        line = lines[0]
-        request_line = self._request_lines.get(line) or self._parse_request_line(line)
-        del lines[0]
-        known = self._field_lines
-        try:
-            # All lines known: one pass in C.
-            headers = [known[line] for line in lines]
-        except KeyError:
-            get = known.get
-            parse = self._parse_field_line
-            headers = [get(line) or parse(line) for line in lines]
-        if len(headers) > self.limits.fields:
+    def _parse_lines(self, lines: list[bytes]) -> Head:
+        first = lines.pop(0)
+        line = self._request_lines.get(first) or self._parse_request_line(first)
+        if len(lines) > self.limits.fields:
             raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
-        return request_line, headers
-
-    def _parse_request_line(self, line: bytes) -> _Line:
-        match = _match_request_line(line)
-        if match is None:
-            raise RemoteProtocolError(_explain_request_line(line))
-        method, target, minor = match.groups()
-        if match_target(target) is None:
-            raise RemoteProtocolError("the request target holds a byte that is not allowed")
-        raw_path, query, authority = parse_target(method, target)
-        parsed = (
-            method,
-            method.decode("ascii").upper(),
-            decode_path(raw_path),
-            raw_path,
-            query,
-            authority,
-        )
-        if minor == b"0":
-            parsed = (b"1.0 " + method, *parsed[1:])
-        return self._request_lines.remember(line, parsed, len(line))
-
-    def _parse_field_line(self, line: bytes) -> _Pair:
-        match = match_line(line)
-        if match is None:
-            raise RemoteProtocolError(_explain_field_line(line))
-        name, value = match.groups()
-        pair = (name.lower(), value.strip(b" \t"))
-        return self._field_lines.remember(line, pair, len(line))
-
-    def _interpret(self, line: _Line, headers: list[_Pair]) -> Head:
-        first, method, path, raw_path, query, authority = line
-        http10 = first[:4] == b"1.0 "
+        get = self._field_lines.get
+        parse = self._parse_field_line
+        headers = [get(line) or parse(line) for line in lines]
+        method, path, raw_path, query, authority, http10 = line
         fields = dict(headers)
         single = len(fields) == len(headers)
 
-        # RFC 9112 §3.2: exactly one host field, and a legal one.
-        host = fields.get(b"host")
-        if host is None:
+        # RFC 9112 §3.2: exactly one host field; that it is legal its line has shown.
+        if b"host" not in fields:
             if not http10:
                 raise RemoteProtocolError("the host field is missing")
         elif not single and _count(headers, b"host") > 1:
             raise RemoteProtocolError("there are several host fields")
-        elif not is_host(host):
-            raise RemoteProtocolError("the host field is malformed")
-        if authority is not None and authority != host:
+        if authority is not None and authority != fields.get(b"host"):
             # RFC 9112 §3.2.2: the target's authority replaces the host field.
             headers = [(b"host", authority), *(pair for pair in headers if pair[0] != b"host")]
             fields[b"host"] = authority
@@ -219,31 +208,84 @@ class RequestParser:
         head.fields = fields
         head.http10 = http10
         head.head_only = method == "HEAD"
-        self._frame(head, single)
-        te = fields.get(b"te")
-        head.trailers = te is not None and not http10 and b"trailers" in list_tokens(te)
-
-        connection = fields.get(b"connection")
         head.upgrade = None
+        head.framing = NO_BODY
+        head.length = 0
+        head.has_body = False
+        head.expects_continue = False
+        if b"content-length" in fields or b"transfer-encoding" in fields:
+            self._frame(head, single)
+        if b"expect" in fields:
+            self._expect(head)
+        head.trailers = (
+            b"te" in fields and not http10 and b"trailers" in _all_tokens(headers, b"te")
+        )
+        connection = fields.get(b"connection")
         if connection is None:
             head.keep_alive = not http10
         else:
-            options = _all_tokens(headers, b"connection")
-            head.keep_alive = b"close" not in options and (
-                not http10 or b"keep-alive" in options
+            known = self._connections.get(connection) if single else None
+            options = known or self._connection_options(headers, connection, single)
+            head.keep_alive = not options & _CLOSE and (
+                not http10 or bool(options & _KEEP_ALIVE)
             )
             # RFC 9110 §7.8: an upgrade is offered in `connection` too, and never by 1.0.
-            if not http10 and b"upgrade" in options and b"upgrade" in fields:
+            if options & _UPGRADE and not http10 and b"upgrade" in fields:
                 head.upgrade = b", ".join(_all_tokens(headers, b"upgrade")) or None
         return head
+
+    def _connection_options(self, headers: list[_Pair], value: bytes, single: bool) -> int:
+        """What `connection` says (RFC 9110 §7.6.1), as bits; never 0, so that it memoises."""
+        tokens = _all_tokens(headers, b"connection")
+        options = (
+            _KNOWN
+            | (_CLOSE if b"close" in tokens else 0)
+            | (_KEEP_ALIVE if b"keep-alive" in tokens else 0)
+            | (_UPGRADE if b"upgrade" in tokens else 0)
+        )
+        return self._connections.remember(value, options, len(value)) if single else options
+
+    def _parse_request_line(self, line: bytes) -> _Line:
+        match = _match_request_line(line)
+        if match is None:
+            raise RemoteProtocolError(_explain_request_line(line))
+        method, target, minor = match.groups()
+        if match_target(target) is None:
+            raise RemoteProtocolError("the request target holds a byte that is not allowed")
+        raw_path, query, authority = parse_target(method, target)
+        parsed = (
+            method.decode("ascii").upper(),
+            decode_path(raw_path),
+            raw_path,
+            query,
+            authority,
+            minor == b"0",
+        )
+        return self._request_lines.remember(line, parsed, len(line))
+
+    def _parse_field_line(self, line: bytes) -> _Pair:
+        name, colon, value = line.partition(b":")
+        known = self._names.get(name) or self._learn_name(name)
+        if known is None or not colon or match_value(value) is None:
+            raise RemoteProtocolError(_explain_field_line(line))
+        pair = (known.lower, value.strip(b" \t"))
+        if known.lower == b"host" and not is_host(pair[1]):
+            raise RemoteProtocolError("the host field is malformed")
+        if known.room:
+            known.room -= 1
+            self._field_lines.remember(line, pair, len(line))
+        return pair
+
+    def _learn_name(self, name: bytes) -> _Name | None:
+        if match_token(name) is None:
+            return None
+        return self._names.remember(name, _Name(name.lower()), len(name))
 
     def _frame(self, head: Head, single: bool) -> None:
         """How the content is delimited; anything two parsers could read in two ways is 400."""
         fields = head.fields
         coding = fields.get(b"transfer-encoding")
         length = fields.get(b"content-length")
-        head.framing = NO_BODY
-        head.length = 0
         if coding is not None:
             if length is not None:  # RFC 9112 §6.3 rule 3, §11.2
                 raise RemoteProtocolError("both content-length and transfer-encoding are given")
@@ -254,6 +296,7 @@ class RequestParser:
             ):
                 raise RemoteProtocolError("the only transfer-encoding understood is chunked")
             head.framing = CHUNKED
+            head.has_body = True
         elif length is not None:
             if not single and _count(head.headers, b"content-length") > 1:
                 raise RemoteProtocolError("there are several content-length fields")
@@ -264,11 +307,12 @@ class RequestParser:
                 raise LimitExceeded("the request body is too large", 413, self.limits.body)
             if head.length:
                 head.framing = LENGTH
-        head.has_body = head.framing != NO_BODY
-        head.expects_continue = False
-        expect = fields.get(b"expect")
-        if expect is not None and not head.http10:  # RFC 9110 §10.1.1
-            if expect.lower() != b"100-continue":
+                head.has_body = True
+
+    @staticmethod
+    def _expect(head: Head) -> None:
+        if not head.http10:  # RFC 9110 §10.1.1
+            if head.fields[b"expect"].lower() != b"100-continue":
                 raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
             head.expects_continue = head.has_body
 

@@ -7,8 +7,8 @@ Rules of this file:
    say and is dropped; `connection` is reduced to what it asks for.
 2. Which bytes delimit the content (`content-length`, chunked, close) is not decided here
    but by the engine, which knows the request and the content.
-3. Equal heads are encoded once (bounded memory); the parts that differ in every response
-   (an ETag, a cookie) cost one look-up for each field and one check for each new value.
+3. Equal heads are encoded once, and names are checked once (both in bounded memories);
+   a head that differs in every response (an ETag, a cookie) costs a check of its values.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from omnicorn.errors import LocalProtocolError
-from omnicorn.http.fields import list_tokens, match_token
+from omnicorn.http.fields import list_tokens, match_token, match_value
 from omnicorn.http.memo import Memo
-from omnicorn.http.status import status_line
+from omnicorn.http.status import forbids_content, status_line
 
 _HEADERS = "a list of (name, value) pairs of bytes"
 
-# What an application may put into a value: RFC 9110 §5.5 without CTLs but HTAB.
-_match_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _match_length = re.compile(rb"[0-9]{1,18}").fullmatch
 
 HAS_SERVER = 1
 HAS_DATE = 2
 
-_SPECIAL = frozenset(
+_SPECIAL = b":"
+_SPECIAL_NAMES = frozenset(
     {b"connection", b"content-length", b"date", b"keep-alive", b"server", b"transfer-encoding"}
 )
 
@@ -44,25 +43,31 @@ class ResponseHead:
         length: The ``content-length`` the application gave; -1 without one.
         close: The application said ``connection: close``.
         own: `HAS_SERVER` and `HAS_DATE` for fields the application gave itself.
+        no_content: The status forbids content (RFC 9110 §6.4.1).
     """
 
-    __slots__ = ("close", "length", "lines", "own")
+    __slots__ = ("close", "length", "lines", "no_content", "own")
 
-    def __init__(self, lines: bytes, length: int, close: bool, own: int) -> None:
+    def __init__(self, status: int, lines: bytes, length: int, close: bool, own: int) -> None:
         self.lines = lines
         self.length = length
         self.close = close
         self.own = own
+        self.no_content = forbids_content(status)
 
 
 class ResponseEncoder:
-    """Encodes heads; one for all connections of a server, as it only remembers."""
+    """Encodes heads; one for all connections of a server, as it only remembers.
 
-    __slots__ = ("_heads", "_lines")
+    Attributes:
+        heads: Heads encoded before, by ``(status, *headers)``.
+    """
+
+    __slots__ = ("_names", "heads")
 
     def __init__(self) -> None:
-        self._heads: Memo[object, ResponseHead] = Memo(512, 4096)
-        self._lines: Memo[tuple[bytes, bytes], bytes] = Memo(4096, 512)
+        self.heads: Memo[object, ResponseHead] = Memo(512, 4096)
+        self._names: Memo[bytes, bytes] = Memo(1024, 64)
 
     def encode(self, status: int, headers: Iterable[Any]) -> ResponseHead:
         """Encode a final response's head.
@@ -76,13 +81,13 @@ class ResponseEncoder:
         """
         try:
             key: tuple[Any, ...] = (status, *headers)
-            head = self._heads.get(key)
+            head = self.heads.get(key)
         except TypeError:
             if not isinstance(headers, Iterable):
                 raise LocalProtocolError(f"headers must be {_HEADERS}; got {headers!r:.80}") from None
             # Pairs given as lists cannot be hashed; what is no pair at all is explained.
             key = (status, *(_check_pair(pair) for pair in key[1:]))
-            head = self._heads.get(key)
+            head = self.heads.get(key)
         if head is not None:
             return head
         return self._encode(key)
@@ -97,20 +102,23 @@ class ResponseEncoder:
         length = -1
         close = False
         own = 0
-        known = self._lines
+        names = self._names
         for pair in key[1:]:
-            line = known.get(pair)
-            if line is not None:
-                out.append(line)
+            try:
+                name, value = pair
+                line_start = names.get(name) or self._learn_name(name)
+                sound = match_value(value) is not None
+            except (TypeError, ValueError):
+                sound = False
+            if not sound:
+                raise _explain(pair)
+            if line_start is not _SPECIAL:
+                out.append(line_start + value + b"\r\n")
                 continue
-            name, value = _check_pair(pair)
             lower = name.lower()
-            if lower not in _SPECIAL:
-                line = b"%b: %b\r\n" % (name, value)
-                out.append(known.remember((name, value), line, len(line)))
-            elif lower == b"content-length":
+            if lower == b"content-length":
                 if _match_length(value) is None:
-                    raise LocalProtocolError(f"content-length is no number: {value!r}")
+                    raise LocalProtocolError(f"content-length is no number: {value!r:.80}")
                 if length >= 0 and int(value) != length:
                     raise LocalProtocolError("there are several content-length values")
                 if length < 0 and status != 204:  # RFC 9110 §8.6: never in a 204
@@ -128,8 +136,14 @@ class ResponseEncoder:
                 out.append(b"%b: %b\r\n" % (name, value))
             # transfer-encoding (ASGI: must be ignored) and keep-alive are dropped.
         lines = b"".join(out)
-        head = ResponseHead(lines, length, close, own)
-        return self._heads.remember(key, head, len(lines))
+        return self.heads.remember(key, ResponseHead(status, lines, length, close, own), len(lines))
+
+    def _learn_name(self, name: bytes) -> bytes:
+        """The start of a line with this name; `_SPECIAL` for those that are looked at."""
+        if match_token(name) is None:
+            raise ValueError(name)
+        start = _SPECIAL if name.lower() in _SPECIAL_NAMES else name + b": "
+        return self._names.remember(name, start, len(name))
 
     def encode_fields(self, headers: Iterable[Any]) -> bytes:
         """Field lines of an informational response or a trailer section, checked."""
@@ -145,14 +159,23 @@ class ResponseEncoder:
 def _check_pair(pair: Any) -> tuple[bytes, bytes]:
     try:
         name, value = pair
+        if match_token(name) and match_value(value) and isinstance(value, bytes):
+            return name, value
     except (TypeError, ValueError):
-        raise LocalProtocolError(f"headers must be {_HEADERS}; got {pair!r:.80}") from None
+        pass
+    raise _explain(pair)
+
+
+def _explain(pair: Any) -> LocalProtocolError:
+    """What is wrong with a pair that cannot be sent."""
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        return LocalProtocolError(f"headers must be {_HEADERS}; got {pair!r:.80}")
     if not isinstance(name, bytes) or not isinstance(value, bytes):
-        raise LocalProtocolError(f"a header's name and value must be bytes; got {pair!r:.80}")
+        return LocalProtocolError(f"a header's name and value must be bytes; got {pair!r:.80}")
     if match_token(name) is None:
-        raise LocalProtocolError(f"a header's name must be a token; got {name!r:.80}")
-    if _match_value(value) is None:
-        raise LocalProtocolError(
-            f"the value of header {name!r:.60} holds a control byte (CR, LF, NUL, ...)"
-        )
-    return name, value
+        return LocalProtocolError(f"a header's name must be a token; got {name!r:.80}")
+    return LocalProtocolError(
+        f"the value of header {name!r:.60} holds a control byte (CR, LF, NUL, ...)"
+    )

@@ -1,0 +1,212 @@
+"""A bare ASGI application that does what the path says, and prints what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(scope, receive, send)
+    else:
+        await ROUTES[scope["path"].removeprefix(scope["root_path"])](scope, receive, send)
+
+
+async def without_lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await app(scope, receive, send)
+
+
+async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    assert (await receive())["type"] == "lifespan.startup"
+    scope["state"]["greeting"] = "from lifespan"
+    say("startup")
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == "lifespan.shutdown"
+    say("shutdown")
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def answer(send: Any, body: bytes, status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def pieces(receive: Any) -> Any:
+    """The request's content, piece by piece; None at the end if the client left before."""
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            yield None
+            return
+        yield event["body"]
+        if not event["more_body"]:
+            return
+
+
+def number(scope: dict[str, Any], name: str, default: int) -> int:
+    query = parse_qs(scope["query_string"].decode())
+    return int(query.get(name, [default])[0])
+
+
+async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await answer(send, b"hello", 200, (b"content-type", b"text/plain"))
+
+
+async def numbered(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The query, so that answers can be told apart."""
+    await answer(send, scope["query_string"])
+
+
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    body = b"".join([piece async for piece in pieces(receive)])
+    await answer(send, body)
+
+
+async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    total = 0
+    async for piece in pieces(receive):
+        if piece is None:
+            say(f"left after {total}")
+            return
+        if not total:
+            say("reading")
+        total += len(piece)
+    await answer(send, b"%d" % total)
+
+
+async def show(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The scope itself."""
+    body = json.dumps(scope, default=lambda value: value.decode("latin-1")).encode()
+    await answer(send, body, 200, (b"content-type", b"application/json"))
+
+
+async def early(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """An answer without a look at the content."""
+    await answer(send, b"too much for me", 413)
+
+
+async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """``n`` pieces of ``size`` bytes, of unknown length."""
+    size = number(scope, "size", 5)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for index in range(number(scope, "n", 3)):
+        body = b"%d" % (index % 10) * size
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body"})
+    say("stream sent")
+
+
+async def endless(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A tick now and then until the client is gone, as server-sent events do it."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+    disconnected = asyncio.ensure_future(until_disconnect(receive))
+    while not disconnected.done():
+        await asyncio.wait((disconnected,), timeout=0.05)
+        if not disconnected.done():
+            await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+    say("endless saw http.disconnect")
+    await send({"type": "http.response.body", "body": b"bye"})
+
+
+async def until_disconnect(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def watch(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Wait for the client to leave, then find out what send does."""
+    say("watching")
+    await until_disconnect(receive)
+    say("saw http.disconnect")
+    try:
+        await answer(send, b"too late")
+    except OSError as error:
+        say(f"send raised {type(error).__name__}")
+        raise
+    say("send did not raise")
+
+
+async def deaf(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Nothing but a cancellation ends this."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        say("deaf was cancelled")
+        raise
+
+
+async def flood(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """As much as the client takes."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    block = b"x" * 65536
+    sent = 0
+    try:
+        while sent < number(scope, "size", 1 << 40):
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            sent += len(block)
+        await send({"type": "http.response.body"})
+    finally:
+        say("flood ended")
+
+
+async def hold(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Keep this exchange until somebody asks for /release."""
+    say("holding")
+    await released().wait()
+    await answer(send, b"held")
+
+
+async def release(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    released().set()
+    await answer(send, b"released")
+
+
+_released: list[asyncio.Event] = []
+
+
+def released() -> asyncio.Event:
+    if not _released:
+        _released.append(asyncio.Event())
+    return _released[0]
+
+
+async def fail(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    raise RuntimeError("the application has a bug")
+
+
+async def fail_late(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    raise RuntimeError("the application has a late bug")
+
+
+ROUTES = {
+    "/": hello,
+    "/numbered": numbered,
+    "/echo": echo,
+    "/count": count,
+    "/scope": show,
+    "/early": early,
+    "/stream": stream,
+    "/endless": endless,
+    "/watch": watch,
+    "/deaf": deaf,
+    "/flood": flood,
+    "/hold": hold,
+    "/release": release,
+    "/fail": fail,
+    "/fail-late": fail_late,
+}

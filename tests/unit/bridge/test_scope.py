@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from omnicorn.bridge.http import EXTENSIONS
+from omnicorn.bridge.scope import http_scope
+from omnicorn.protocols.http1 import RequestParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def scope_of(request: bytes, **changes: Any) -> dict[str, Any]:
+    head = RequestParser().parse(request)
+    assert head is not None
+    options: dict[str, Any] = {
+        "scheme": "http",
+        "client": ("192.0.2.1", 50000),
+        "server": ("192.0.2.80", 80),
+        "root_path": "",
+        "state": None,
+        "extensions": EXTENSIONS,
+    }
+    return http_scope(head, **{**options, **changes})
+
+
+def get(target: str, *fields: str) -> bytes:
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: example.org", *fields, "", ""]).encode()
+
+
+def test_the_scope_is_what_the_specification_lists_and_nothing_else() -> None:
+    """ASGI HTTP spec 2.5, connection scope."""
+    scope = scope_of(get("/a%20b?x=%20&y", "X-One: 1", "X-Two:  2 ", "X-One: 3"))
+
+    assert scope == {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/a b",
+        "raw_path": b"/a%20b",
+        "query_string": b"x=%20&y",
+        "root_path": "",
+        "headers": [
+            (b"host", b"example.org"),
+            (b"x-one", b"1"),
+            (b"x-two", b"2"),
+            (b"x-one", b"3"),
+        ],
+        "client": ("192.0.2.1", 50000),
+        "server": ("192.0.2.80", 80),
+        "extensions": EXTENSIONS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/", "/"),
+        ("/%2525", "/%25"),  # once
+        ("/a%2Fb", "/a/b"),
+        ("/caf%C3%A9", "/café"),
+        ("/%ff", "/\N{REPLACEMENT CHARACTER}"),
+        ("/a+b", "/a+b"),
+        ("/%zz%4", "/%zz%4"),
+        ("/a//b/../c", "/a//b/../c"),
+        ("http://example.org/x?y", "/x"),
+    ],
+)
+def test_the_path_is_decoded_exactly_once(target: str, path: str) -> None:
+    assert scope_of(get(target))["path"] == path
+
+
+def test_path_and_raw_path_contain_the_root_path() -> None:
+    scope = scope_of(get("/a%20b?q"), root_path="/möunt")
+
+    assert scope["root_path"] == "/möunt"
+    assert scope["path"] == "/möunt/a b"
+    assert scope["query_string"] == b"q"
+
+
+@pytest.mark.xfail(strict=True, reason="raw_path gets the root path as UTF-8, not escaped")
+def test_raw_path_stays_a_legal_path_under_any_root_path() -> None:
+    """RFC 3986 §3.3: what is outside ASCII is percent-encoded."""
+    assert scope_of(get("/a%20b"), root_path="/mö")["raw_path"] == b"/m%C3%B6/a%20b"
+
+
+def test_methods_are_upper_case_as_the_specification_asks() -> None:
+    head = b"gEt / HTTP/1.1\r\nhost: a\r\n\r\n"
+
+    assert scope_of(head)["method"] == "GET"
+
+
+def test_state_is_a_shallow_copy_for_each_request() -> None:
+    pool: list[int] = []
+    state = {"pool": pool}
+    one, two = scope_of(get("/"), state=state), scope_of(get("/"), state=state)
+    one["state"]["mine"] = 1
+    one["state"]["pool"].append(1)
+
+    assert state == {"pool": [1]}
+    assert two["state"] == {"pool": [1]}
+    assert "state" not in scope_of(get("/"))
+    assert scope_of(get("/"), state={})["state"] == {}
+
+
+def test_middleware_may_change_its_scope_without_touching_the_next() -> None:
+    scopes = [scope_of(get("/")) for _ in range(2)]
+    scopes[0]["headers"].append((b"x", b"y"))
+    scopes[0]["extensions"]["mine"] = {}
+    scopes[0]["asgi"]["version"] = "4.0"
+
+    assert scopes[1] == scope_of(get("/"))
+    assert "mine" not in EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    ("link", "client", "server"),
+    [
+        ({}, ("192.0.2.1", 50000), ("192.0.2.80", 80)),
+        (
+            {"peername": ("2001:db8::1", 5, 0, 0), "sockname": ("2001:db8::2", 80, 0, 0)},
+            ("2001:db8::1", 5),
+            ("2001:db8::2", 80),
+        ),
+        ({"peername": "", "sockname": "/run/app.sock"}, None, ("/run/app.sock", None)),
+        ({"peername": None, "sockname": None}, None, None),
+    ],
+)
+def test_client_and_server_are_the_connections_ends(
+    serve: Callable[..., Any], link: dict[str, Any], client: Any, server: Any
+) -> None:
+    served = serve(link=link)
+    served.get("/")
+
+    assert served.exchange.scope["client"] == client
+    assert served.exchange.scope["server"] == server
+
+
+def test_the_extensions_offered_are_the_ones_that_work(serve: Callable[..., Any]) -> None:
+    served = serve()
+    served.get("/")
+
+    assert set(served.exchange.scope["extensions"]) == {
+        "http.response.trailers",
+        "http.response.early_hint",
+        "http.response.pathsend",
+        "http.response.zerocopysend",
+    }
+
+
+def test_state_and_root_path_come_from_the_service(serve: Callable[..., Any]) -> None:
+    served = serve(root_path="/api")
+    served.service.state = {"db": 1}
+    served.get("/users")
+
+    scope = served.exchange.scope
+    assert (scope["path"], scope["raw_path"], scope["root_path"]) == (
+        "/api/users",
+        b"/api/users",
+        "/api",
+    )
+    assert scope["state"] == {"db": 1}
+    assert scope["state"] is not served.service.state
