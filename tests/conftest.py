@@ -90,6 +90,17 @@ class Exchange:
     def body(self, body: bytes, more: bool = False) -> Call:
         return self.send({"type": "http.response.body", "body": body, "more_body": more})
 
+    def respond(self, status: int = 200, body: bytes = b"", **more: Any) -> Call:
+        """Send a whole response in one go."""
+
+        async def both() -> None:
+            await self._send({"type": "http.response.start", "status": status, **more})
+            await self._send({"type": "http.response.body", "body": body})
+
+        call = Call(self._loop, both())
+        self._loop.run_until_idle()
+        return call
+
     def finish(self, failure: BaseException | None = None) -> None:
         """Let the application return, or raise."""
         self.failure = failure

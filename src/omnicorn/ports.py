@@ -65,6 +65,7 @@ class RequestHead:
         query: What follows the first ``?``, undecoded.
         headers: Lower-case names, values without surrounding white space, in order.
         fields: The last value of each name, for quick look-ups.
+        forwarded: Some proxy speaks for a client in a ``forwarded`` or ``x-forwarded-`` field.
         has_body: Whether ``on_data``/``on_end`` will follow.
         upgrade: The ``upgrade`` field's value where the connection offers one, lower-case.
         trailers: Whether the client said ``TE: trailers``.
@@ -72,6 +73,7 @@ class RequestHead:
 
     __slots__ = (
         "fields",
+        "forwarded",
         "has_body",
         "headers",
         "method",
@@ -90,6 +92,7 @@ class RequestHead:
     query: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     fields: dict[bytes, bytes]
+    forwarded: bool
     has_body: bool
     upgrade: bytes | None
     trailers: bool
@@ -241,4 +244,3 @@ class StreamOwner(Protocol):
 
     def on_ready(self) -> None:
         """The rest of an answered request has been read: the next one may come."""
-

@@ -347,6 +347,16 @@ class ServerProcess:
         self.output.join()
         return code
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the process ends by itself in that time; killed if not."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return False
+        return True
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, unless it has ended, and wait; returns its exit code."""
         if self.process.poll() is None:

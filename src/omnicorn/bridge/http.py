@@ -52,9 +52,7 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 """What an HTTP/1.1 connection offers; all of it is kept below."""
 
-_RESPONSE_EVENTS = frozenset(
-    {"http.response.start", "http.response.body", *EXTENSIONS}
-)
+_RESPONSE_EVENTS = frozenset({"http.response.start", "http.response.body", *EXTENSIONS})
 
 
 class Carrier(Protocol):
@@ -321,7 +319,7 @@ class HTTPCycle:
             file = source if type(source) is int else source.fileno()  # type: ignore[union-attr]
         except (AttributeError, OSError, ValueError):
             raise ASGIError(
-                f"http.response.zerocopysend needs an open 'file' with a descriptor, not {source!r:.80}"
+                f"http.response.zerocopysend needs a 'file' with a descriptor, not {source!r:.80}"
             ) from None
         offset = event.get("offset")
         start = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset

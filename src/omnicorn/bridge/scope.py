@@ -17,7 +17,6 @@ ServerAddress = tuple[str, int | None]
 
 def http_scope(
     head: RequestHead,
-    *,
     scheme: str,
     client: Address | None,
     server: ServerAddress | None,

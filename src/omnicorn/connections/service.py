@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from omnicorn.security.trust import TrustedPeers
 
 
-
 class Timeouts(NamedTuple):
     """Bounds of every wait, in seconds."""
 

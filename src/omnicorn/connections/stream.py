@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from omnicorn.bridge.scope import Address, ServerAddress
     from omnicorn.connections.service import Service
     from omnicorn.ports import Loop, RequestHead, Stream, StreamHandler, Transport
+    from omnicorn.security.trust import TrustedPeers
 
 logger = logging.getLogger("omnicorn.error")
 
@@ -86,7 +87,7 @@ class Connection:
         self._client: Address | None = None
         self._server: ServerAddress | None = None
         self._scheme = "http"
-        self._trusted = False
+        self._trusted: TrustedPeers | None = None
         self._lingered = 0
         self._unwritten = 0
         self._timing = _SILENCE
@@ -101,8 +102,8 @@ class Connection:
         self._client = peer_address(transport.get_extra_info("peername"))
         self._server = local_address(transport.get_extra_info("sockname"))
         trusted = service.trusted
-        if trusted is not None:
-            self._trusted = trusted.trusts(self._client[0] if self._client else None)
+        if trusted is not None and trusted.trusts(self._client[0] if self._client else None):
+            self._trusted = trusted
         service.connections.add(self)
         self._expect(_SILENCE, service.timeouts.head)
         if service.draining:
@@ -166,19 +167,18 @@ class Connection:
         service = self._service
         client = self._client
         scheme = self._scheme
-        trusted = service.trusted
-        if self._trusted and trusted is not None:
+        if head.forwarded and self._trusted is not None:
             client, scheme, _ = resolve_fields(
-                head.fields, head.headers, client, scheme, trusted
+                head.fields, head.headers, client, scheme, self._trusted
             )
         scope = http_scope(
             head,
-            scheme=scheme,
-            client=client,
-            server=self._server,
-            root_path=service.root_path,
-            state=service.state,
-            extensions=service.extensions,
+            scheme,
+            client,
+            self._server,
+            service.root_path,
+            service.state,
+            service.extensions,
         )
         previous = self._cycle
         if previous is not None and not previous.finished:
@@ -262,15 +262,13 @@ class Connection:
 
     def flush(self) -> None:
         """Write what the engine has to say."""
-        engine = self.engine
-        large = engine.pending > HIGH_WATER
-        out = engine.take()
-        transport = self._transport
-        if out and transport is not None:
+        large = self.engine.pending > HIGH_WATER
+        out = self.engine.take()
+        if out and self._transport is not None:
             if large:
-                transport.writelines(out)
+                self._transport.writelines(out)
             else:
-                transport.write(b"".join(out))
+                self._transport.write(b"".join(out))
 
     def _report(self, cycle: HTTPCycle, error: Exception) -> None:
         scope = cycle.scope

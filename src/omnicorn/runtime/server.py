@@ -235,7 +235,9 @@ def make_service(app: Application, loop: AsyncioLoop, config: Config) -> Service
         trusted=trusted,
         server_header=config.server_header,
         date_header=config.date_header,
-        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in config.headers],
+        headers=[
+            (name.lower().encode(), value.encode("latin-1")) for name, value in config.headers
+        ],
     )
 
 

@@ -95,9 +95,7 @@ class AsyncioLoop:
             os.close(out)
         return sent
 
-    async def _copy(
-        self, transport: Any, file: int, offset: int, count: int, stall: float
-    ) -> int:
+    async def _copy(self, transport: Any, file: int, offset: int, count: int, stall: float) -> int:
         """Read and write *count* bytes in the kernel's place."""
         sent = 0
         while sent < count:

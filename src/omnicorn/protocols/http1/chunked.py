@@ -20,9 +20,7 @@ from omnicorn.http.fields import match_line
 from omnicorn.protocols.http1.limits import Limits
 
 # chunk-size [ chunk-ext ]; sixteen digits hold 2^64 - 1, and no more are read.
-_match_size = re.compile(
-    rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?"
-).fullmatch
+_match_size = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 
 MAX_LINE = 1024
 """Bytes of one chunk line with its extensions."""
@@ -40,7 +38,16 @@ class ChunkedDecoder:
         rest: Once done, the bytes behind the body.
     """
 
-    __slots__ = ("_fields", "_left", "_limits", "_overhead", "_partial", "_received", "_state", "rest")
+    __slots__ = (
+        "_fields",
+        "_left",
+        "_limits",
+        "_overhead",
+        "_partial",
+        "_received",
+        "_state",
+        "rest",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -88,7 +88,15 @@ class RequestParser:
         limits: What is allowed.
     """
 
-    __slots__ = ("_connections", "_field_lines", "_names", "_request_lines", "_seen", "heads", "limits")
+    __slots__ = (
+        "_connections",
+        "_field_lines",
+        "_names",
+        "_request_lines",
+        "_seen",
+        "heads",
+        "limits",
+    )
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -220,15 +228,16 @@ class RequestParser:
         head.trailers = (
             b"te" in fields and not http10 and b"trailers" in _all_tokens(headers, b"te")
         )
+        head.forwarded = (
+            b"x-forwarded-for" in fields or b"x-forwarded-proto" in fields or b"forwarded" in fields
+        )
         connection = fields.get(b"connection")
         if connection is None:
             head.keep_alive = not http10
         else:
             known = self._connections.get(connection) if single else None
             options = known or self._connection_options(headers, connection, single)
-            head.keep_alive = not options & _CLOSE and (
-                not http10 or bool(options & _KEEP_ALIVE)
-            )
+            head.keep_alive = not options & _CLOSE and (not http10 or bool(options & _KEEP_ALIVE))
             # RFC 9110 §7.8: an upgrade is offered in `connection` too, and never by 1.0.
             if options & _UPGRADE and not http10 and b"upgrade" in fields:
                 head.upgrade = b", ".join(_all_tokens(headers, b"upgrade")) or None

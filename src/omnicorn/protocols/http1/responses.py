@@ -84,7 +84,9 @@ class ResponseEncoder:
             head = self.heads.get(key)
         except TypeError:
             if not isinstance(headers, Iterable):
-                raise LocalProtocolError(f"headers must be {_HEADERS}; got {headers!r:.80}") from None
+                raise LocalProtocolError(
+                    f"headers must be {_HEADERS}; got {headers!r:.80}"
+                ) from None
             # Pairs given as lists cannot be hashed; what is no pair at all is explained.
             key = (status, *(_check_pair(pair) for pair in key[1:]))
             head = self.heads.get(key)
