@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 
-import omnicorn
 from plain import app, say
+
+import omnicorn
 
 
 def on_signal(*_: object) -> None:

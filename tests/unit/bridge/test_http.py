@@ -353,7 +353,7 @@ def _starlette() -> None:
     try:
         _leave()
     except OSError:
-        raise ClientDisconnect
+        raise ClientDisconnect  # noqa: B904  # the context is the point
 
 
 def _explicit() -> None:
@@ -367,7 +367,7 @@ def _clean_up_bug() -> None:
     try:
         _leave()
     except OSError:
-        raise ValueError("in the clean-up")
+        raise ValueError("in the clean-up")  # noqa: B904
 
 
 def _mixed_group() -> None:
