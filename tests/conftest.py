@@ -64,8 +64,8 @@ class Exchange:
 
     def __init__(self, loop: ManualLoop, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self._loop = loop
-        self._receive = receive
-        self._send = send
+        self.asgi_receive = receive
+        self.asgi_send = send
         self.scope = scope
         self.over = loop.create_future()
         self.failure: BaseException | None = None
@@ -74,13 +74,13 @@ class Exchange:
 
     def send(self, event: Any) -> Call:
         """Begin a ``send``, and run the loop."""
-        call = Call(self._loop, self._send(event))
+        call = Call(self._loop, self.asgi_send(event))
         self._loop.run_until_idle()
         return call
 
     def receive(self) -> Call:
         """Begin a ``receive``, and run the loop."""
-        call = Call(self._loop, self._receive())
+        call = Call(self._loop, self.asgi_receive())
         self._loop.run_until_idle()
         return call
 
@@ -94,8 +94,8 @@ class Exchange:
         """Send a whole response in one go."""
 
         async def both() -> None:
-            await self._send({"type": "http.response.start", "status": status, **more})
-            await self._send({"type": "http.response.body", "body": body})
+            await self.asgi_send({"type": "http.response.start", "status": status, **more})
+            await self.asgi_send({"type": "http.response.body", "body": body})
 
         call = Call(self._loop, both())
         self._loop.run_until_idle()
@@ -210,12 +210,22 @@ def serve(eager: bool) -> Iterator[Callable[..., Served]]:
 
 
 @pytest.fixture
-def no_gc() -> Iterator[Callable[[], int]]:
-    """The garbage collector off; the value collects, and says how much it found."""
+def garbage() -> Iterator[Callable[[], list[str]]]:
+    """Turns the garbage collector off; called, it collects and names what it found, by type."""
+
+    def collect() -> list[str]:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            gc.collect()
+            return sorted(type(found).__name__ for found in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+
     gc.collect()
     gc.disable()
     try:
-        yield gc.collect
+        yield collect
     finally:
         gc.enable()
 

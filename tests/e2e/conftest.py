@@ -256,6 +256,7 @@ class ServerProcess:
             cwd=cwd or APPS,
         )
         self.output = Output(self.process)
+        self._wires: list[Wire] = []
         self.addresses: list[str] = []
         self.expected_code: int | None = 0
         self.expects_errors = False
@@ -305,10 +306,17 @@ class ServerProcess:
         if address.startswith("unix:"):
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(DEADLINE)
-            sock.connect(address.removeprefix("unix:"))
-            return Wire(sock)
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        return Wire(socket.create_connection((host.strip("[]"), int(port)), DEADLINE))
+            try:
+                sock.connect(address.removeprefix("unix:"))
+            except OSError:
+                sock.close()
+                raise
+        else:
+            host, _, port = address.removeprefix("http://").rpartition(":")
+            sock = socket.create_connection((host.strip("[]"), int(port)), DEADLINE)
+        wire = Wire(sock)
+        self._wires.append(wire)
+        return wire
 
     def get(self, target: str, *fields: str, method: str = "GET") -> Response:
         """One request on a connection of its own."""
@@ -365,6 +373,8 @@ class ServerProcess:
 
     def finish(self) -> None:
         """Stop it and check what every test takes for granted."""
+        for wire in self._wires:
+            wire.sock.close()
         try:
             code = self.stop()
         finally:

@@ -97,6 +97,7 @@ class HTTPCycle:
         "_carrier",
         "_delivered",
         "_ended",
+        "_entered",
         "_half_closed",
         "_phase",
         "_pieces",
@@ -129,6 +130,7 @@ class HTTPCycle:
         self._pieces: list[bytes] | None = None
         self._ended = ended
         self._delivered = False
+        self._entered = False
         self._half_closed = False
         self._trailers: list[tuple[bytes, bytes]] | None = None
         self._readers: list[Waiter] | None = None
@@ -146,6 +148,7 @@ class HTTPCycle:
 
     async def run(self) -> None:
         """Run the application to its end and see that the exchange ends with it."""
+        self._entered = True
         error: BaseException | None = None
         try:
             result = await self._app(self.scope, self.receive, self.send)
@@ -168,6 +171,17 @@ class HTTPCycle:
                 self._give_up()
             self.finished = True
             self._carrier.on_cycle_end(self, error)
+            error = None  # its traceback holds this frame
+
+    def cancel(self) -> None:
+        """Cancel the application's task."""
+        if self.task is None or self.finished:
+            return
+        self.task.cancel()
+        if not self._entered:
+            # Cancelled before its first step, a task never gets to `run`.
+            self.finished = True
+            self._carrier.on_cycle_end(self, None)
 
     def _give_up(self) -> None:
         """Without a complete response: 500 if nothing has left yet, else cut the connection."""
@@ -203,7 +217,8 @@ class HTTPCycle:
                 else:
                     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     self._pieces = None
-                    self._stream.consumed(len(body))
+                    if self._phase < DONE:  # else the stream may be serving the next request
+                        self._stream.consumed(len(body))
                 self._delivered = self._ended
                 return {"type": "http.request", "body": body, "more_body": not self._ended}
             if self._phase >= DONE:
@@ -226,6 +241,7 @@ class HTTPCycle:
             if type(body) is not bytes:
                 body = _as_bytes(body)
             more = event.get("more_body", False)
+            self.sent += len(body)
             if not more:
                 self._phase = DONE if self._trailers is None else TRAILERS
                 if self._readers:
@@ -233,9 +249,8 @@ class HTTPCycle:
             try:
                 keep_on = self._stream.send_data(body, not more)
             except LocalProtocolError as exc:
+                self.sent -= len(body)
                 raise ASGIError(f"http.response.body: {exc}") from None
-            finally:
-                self.sent += len(body)
             if not keep_on and more:
                 await self._wait_to_write()
         elif phase == START and kind == "http.response.start":
@@ -321,9 +336,9 @@ class HTTPCycle:
             raise ASGIError(
                 f"http.response.zerocopysend needs a 'file' with a descriptor, not {source!r:.80}"
             ) from None
-        offset = event.get("offset")
+        offset = _as_size(event, "offset")
         start = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset
-        count = event.get("count")
+        count = _as_size(event, "count")
         if count is None:
             count = max(0, os.fstat(file).st_size - start)
         await self._send_file(file, start, count, not event.get("more_body", False))
@@ -359,6 +374,9 @@ class HTTPCycle:
                 self._phase = DONE if self._trailers is None else TRAILERS
                 self._wake()
                 stream.send_data(b"", True)
+        except ClientDisconnected:
+            self._phase = GONE  # the transport noticed before the engine was told
+            raise
         except LocalProtocolError as exc:
             raise ASGIError(f"the file cannot be sent: {exc}") from None
 
@@ -412,6 +430,11 @@ class HTTPCycle:
                 _set(self._writers)
         self._wake()
 
+    @property
+    def was_cut(self) -> bool:
+        """The exchange ended before its response was complete."""
+        return self._phase == GONE
+
     def on_remote_closed(self) -> None:
         self.disconnect()
 
@@ -449,6 +472,13 @@ def _as_status(status: object) -> int:
     if isinstance(status, int) and not isinstance(status, bool):
         return int(status)  # http.HTTPStatus and other enumerations
     raise ASGIError(f"'status' must be an integer from 200 to 999, not {status!r:.80}")
+
+
+def _as_size(event: dict[str, Any], key: str) -> int | None:
+    size = event.get(key)
+    if size is None or (type(size) is int and size >= 0):
+        return size
+    raise ASGIError(f"{key!r} must be an integer from 0, not {size!r:.80}")
 
 
 def _only_disconnects(error: BaseException) -> bool:

@@ -126,7 +126,10 @@ class Lifespan:
         return {"type": self._events.pop(0)}
 
     async def _send(self, event: dict[str, Any]) -> None:
-        kind = event.get("type", event)
+        try:
+            kind = event["type"]
+        except (TypeError, KeyError):
+            raise ASGIError(f"a message is a dict with a 'type', not {event!r:.80}") from None
         phase = "shutdown" if "startup.complete" in self._answers else "startup"
         if kind not in (f"lifespan.{phase}.complete", f"lifespan.{phase}.failed"):
             raise ASGIError(f"the message {kind!r:.80} cannot be sent during lifespan {phase}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omnicorn.http.target import encode_path
+
 if TYPE_CHECKING:
     from omnicorn.ports import RequestHead
 
@@ -38,7 +40,7 @@ def http_scope(
     """
     if root_path:
         path = root_path + head.path
-        raw_path = root_path.encode() + head.raw_path
+        raw_path = encode_path(root_path) + head.raw_path
     else:
         path = head.path
         raw_path = head.raw_path

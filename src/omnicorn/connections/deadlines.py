@@ -91,5 +91,9 @@ class Deadlines:
                 again = item.on_deadline(now)
                 if item.slot < 0 and again < float("inf"):
                     self._put(item, max(int(again / WIDTH) + 1, int(now / WIDTH) + 1))
-        if self._slots and self._timer is None:
-            self._arm(min(self._slots))
+        if self._slots:
+            nearest = min(self._slots)
+            # Asking may have armed it anew, for a later slot.
+            timer: Timer | None = self._timer
+            if timer is None or nearest < self._timer_slot:
+                self._arm(nearest)

@@ -58,6 +58,7 @@ class Service:
         wall_clock: Seconds since the epoch, for ``date``.
 
     Attributes:
+        short_idle: The keep-alive timeout is not the longest.
         state: The lifespan's state; None where there is none.
         connections: All open connections.
         active: Exchanges whose application has not returned.
@@ -86,6 +87,8 @@ class Service:
         self.loop = loop
         self.spawn = loop.spawn
         self.timeouts = timeouts or Timeouts()
+        # A deadline that may come nearer than the one before has to change its slot.
+        self.short_idle = self.timeouts.keep_alive < max(self.timeouts)
         self.root_path = root_path
         self.limit = float("inf") if limit_concurrency is None else limit_concurrency
         self.access_log = access_log
@@ -152,8 +155,7 @@ class Service:
         for connection in tuple(self.connections):
             connection.abort()
         for cycle in tuple(self.stragglers):
-            if cycle.task is not None:
-                cycle.task.cancel()
+            cycle.cancel()
 
     def check_idle(self) -> None:
         """While draining: whether the last exchange and the last connection are gone."""

@@ -121,8 +121,8 @@ class Connection:
             return False
         engine = self.engine
         engine.receive_eof()
-        if engine.closing and not engine.has_output:
-            self._close()
+        if engine.closing:
+            self._end()
             return False
         return True
 
@@ -202,7 +202,7 @@ class Connection:
 
     def on_readable(self, wanted: bool) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or self._timing >= _LINGER:
             return
         if wanted:
             transport.resume_reading()
@@ -293,8 +293,11 @@ class Connection:
         if service.draining:
             self._close()
             return
-        self._timing = _IDLE
-        self.deadline = service.loop.time() + service.timeouts.keep_alive
+        if service.short_idle:
+            self._expect(_IDLE, service.timeouts.keep_alive)
+        else:
+            self._timing = _IDLE
+            self.deadline = service.loop.time() + service.timeouts.keep_alive
         engine.proceed()
         if engine.remote != IDLE and engine.remote != COMPLETE:
             self._attend(0)
@@ -333,13 +336,13 @@ class Connection:
         timeouts = self._service.timeouts
         if timing >= _WRITE:
             waiting = self._waiting_bytes()
-            if timing != _LINGER and waiting < self._unwritten:
+            if waiting and waiting < self._unwritten:
                 self._unwritten = waiting
                 self.deadline = now + timeouts.write
-                return self.deadline
-            self._cut()
+            else:
+                self._cut()
             return self.deadline
-        if engine.remote == COMPLETE or (engine.remote == BODY and not engine.reading):
+        if engine.remote == COMPLETE or (engine.remote == BODY and not engine.awaits_peer):
             self.deadline = now + timeouts.keep_alive
             return self.deadline
         engine.timed_out()
@@ -351,15 +354,22 @@ class Connection:
     def _end(self) -> None:
         """The engine has ended the conversation: write its last word, log why, close."""
         self.flush()
+        service = self._service
+        cycle = self._cycle
         error = self.engine.error
         if error is not None:
-            self._service.refusals(
-                self._service.loop.time(),
-                "%s - refused with %d: %s",
-                _peer(self._client),
-                error.status,
-                error.reason,
-            )
+            if not self.engine.remote_closed:
+                service.refusals(
+                    service.loop.time(),
+                    "%s - refused with %d: %s",
+                    _peer(self._client),
+                    error.status,
+                    error.reason,
+                )
+                if cycle is not None and not cycle.status:
+                    cycle.status = error.status  # the engine's answer, not the application's
+            if service.access_log is not None and cycle is not None and cycle.was_cut:
+                self._log(cycle)
         self._close()
 
     def _close(self) -> None:
@@ -374,6 +384,7 @@ class Connection:
         lingers = engine.expects_more and transport.can_write_eof()
         engine.stop()
         if lingers:
+            self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
             self._expect(_LINGER, LINGER_TIME)
             transport.write_eof()
             if not engine.reading:
@@ -392,9 +403,8 @@ class Connection:
 
     def abort(self) -> None:
         """Cancel the application and cut the connection."""
-        cycle = self._cycle
-        if cycle is not None and cycle.task is not None:
-            cycle.task.cancel()
+        if self._cycle is not None:
+            self._cycle.cancel()
         self._cut()
 
     def drain(self) -> None:

@@ -20,9 +20,12 @@ match_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 match_line = re.compile(rb"([%b]+):([\t\x20-\x7e\x80-\xff]*)" % TCHAR).fullmatch
 """RFC 9112 §5 field-line. No white space before the colon (§5.1), no obs-fold (§5.2)."""
 
-# RFC 9110 §7.2 with RFC 3986 §3.2.2: reg-name or IPv4, or an IP literal; then a port.
+# RFC 9110 §7.2 with RFC 3986 §3.2.2: an IP literal, or a reg-name (which includes IPv4
+# addresses); then a port.
+_REG_NAME = rb"[A-Za-z0-9\-._~!$&'()*+,;=]"
 _match_host = re.compile(
-    rb"(?:\[[0-9A-Za-z:.%_~\-]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]{0,5})?"
+    rb"(?:\[(?:[0-9A-Fa-f:.]{2,45}|[vV][0-9A-Fa-f]+\.(?:%b|:)+)\]"
+    rb"|(?:%b|%%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?" % (_REG_NAME, _REG_NAME)
 ).fullmatch
 
 

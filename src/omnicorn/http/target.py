@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from omnicorn.errors import RemoteProtocolError
 from omnicorn.http.fields import is_host
@@ -12,6 +13,7 @@ from omnicorn.http.fields import is_host
 match_target = re.compile(rb"[\x21\x22\x24-\x7e]+").fullmatch
 
 _split_absolute = re.compile(rb"(?i:https?)://([^/?]*)([^?]*)(?:\?(.*))?").fullmatch
+_sub_illegal = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/]").sub
 _sub_escape = re.compile(rb"%([0-9A-Fa-f]{2})").sub
 
 
@@ -25,6 +27,12 @@ def decode_path(raw: bytes) -> str:
 
 def _unescape(match: re.Match[bytes]) -> bytes:
     return bytes((int(match[1], 16),))
+
+
+@lru_cache(maxsize=16)
+def encode_path(path: str) -> bytes:
+    """Percent-encode what is not allowed in a path (RFC 3986 §3.3), after encoding as UTF-8."""
+    return _sub_illegal(lambda match: b"%%%02X" % ord(match[0]), path.encode())
 
 
 def parse_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:

@@ -14,10 +14,9 @@ wins: use it only where nobody but a proxy that *replaces* the header can connec
    walk at the last hop that could; nothing to its left is vouched for by anyone known.
 2. A walk looks at ``_HOPS`` entries at most, and an element of ``Forwarded`` is at most
    ``_ELEMENT`` bytes: time is linear in the header, whatever the client put at the left.
-3. ``Forwarded`` (RFC 7239) wins over ``X-Forwarded-*`` when both are there. A proxy that keeps
-   only ``X-Forwarded-For`` hands the client's own ``Forwarded`` through untouched, and then the
-   client chooses its address: set ``forwarded=False`` behind such a proxy, or have it drop the
-   header.
+3. ``X-Forwarded-For`` and ``-Proto`` win: ``Forwarded`` (RFC 7239) is read only where neither
+   is there. Most proxies keep the former alone and hand a client's own ``Forwarded`` through
+   untouched. A proxy that keeps only ``Forwarded`` must drop the other two.
 4. Equal header values parse to equal results, so results are kept in bounded tables.
 
 ``Forwarded`` is read from the right as well, for a client may leave a quotation mark open at
@@ -98,18 +97,15 @@ class TrustedPeers:
         entries: Addresses (``127.0.0.1``, ``::1``), networks (``10.0.0.0/8``), ``unix`` (peers
             on unix sockets), ``localhost`` (both loopback addresses), ``*`` (everybody). A
             single text is split at its commas. IPv4 entries match IPv4-mapped IPv6 peers too.
-        forwarded: Whether ``Forwarded`` is read; False behind proxies that only keep
-            ``X-Forwarded-*`` up to date.
 
     Raises:
         ConfigError: An entry is none of these.
     """
 
-    __slots__ = ("_claims", "_exact", "_known", "_networks", "_schemes", "everybody", "forwarded")
+    __slots__ = ("_claims", "_exact", "_known", "_networks", "_schemes", "everybody")
 
-    def __init__(self, entries: Iterable[str], *, forwarded: bool = True) -> None:
+    def __init__(self, entries: Iterable[str]) -> None:
         self.everybody = False
-        self.forwarded = forwarded
         self._exact: dict[str | None, bool] = {None: False}
         self._networks: list[IPv4Network | IPv6Network] = []
         for entry in entries.split(",") if isinstance(entries, str) else entries:
@@ -234,21 +230,25 @@ def resolve_fields(
     """
     client: Client | None
     host: str | None = None
-    if trusted.forwarded and (value := fields.get(b"forwarded")) is not None:
+    scheme: str | None = None
+    value = fields.get(b"x-forwarded-for")
+    proto = fields.get(b"x-forwarded-proto")
+    if value is None and proto is None:
+        value = fields.get(b"forwarded")
+        if value is None:
+            return peer_client, peer_scheme, None
         if len(fields) != len(headers):
             value = _joined(headers, b"forwarded")
         client, scheme, host = trusted._claim(value, True)
     else:
-        client = scheme = None
-        value = fields.get(b"x-forwarded-for")
+        client = None
         if value is not None:
             if len(fields) != len(headers):
                 value = _joined(headers, b"x-forwarded-for")
             client = trusted._claim(value, False)[0]
-        # The right-most value is in the last line of the field, so that `fields` is enough.
-        value = fields.get(b"x-forwarded-proto")
-        if value is not None:
-            scheme = trusted._scheme(value)
+        if proto is not None:
+            # The right-most value is in the last line of the field: `fields` is enough.
+            scheme = trusted._scheme(proto)
     if scheme is None:
         scheme = peer_scheme
     elif peer_scheme[0] == "w":

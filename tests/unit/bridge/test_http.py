@@ -936,7 +936,7 @@ def test_zerocopysend_wants_an_open_file(serve: Serve) -> None:
     served.exchange.start()
     for file in (None, "name", object()):
         error = served.exchange.send({"type": "http.response.zerocopysend", "file": file}).error
-        assert type(error) is ASGIError and "open 'file'" in str(error)
+        assert type(error) is ASGIError and "'file'" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,32 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from omnicorn.bridge.http import EXTENSIONS
-from omnicorn.bridge.scope import http_scope
-from omnicorn.protocols.http1 import RequestParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    ScopeOf = Callable[..., dict[str, Any]]
 
-def scope_of(request: bytes, **changes: Any) -> dict[str, Any]:
-    head = RequestParser().parse(request)
-    assert head is not None
-    options: dict[str, Any] = {
-        "scheme": "http",
-        "client": ("192.0.2.1", 50000),
-        "server": ("192.0.2.80", 80),
-        "root_path": "",
-        "state": None,
-        "extensions": EXTENSIONS,
-    }
-    return http_scope(head, **{**options, **changes})
+
+@pytest.fixture
+def scope_of(serve: Callable[..., Any]) -> ScopeOf:
+    """The scope that a request's bytes give rise to, on a connection of its own each time."""
+
+    def make(request: bytes, *, state: Any = None, **options: Any) -> dict[str, Any]:
+        served = serve(**options)
+        served.service.state = state
+        served.send(request)
+        scope: dict[str, Any] = served.exchange.scope
+        return scope
+
+    return make
 
 
 def get(target: str, *fields: str) -> bytes:
     return "\r\n".join([f"GET {target} HTTP/1.1", "Host: example.org", *fields, "", ""]).encode()
 
 
-def test_the_scope_is_what_the_specification_lists_and_nothing_else() -> None:
+def test_the_scope_is_what_the_specification_lists_and_nothing_else(scope_of: ScopeOf) -> None:
     """ASGI HTTP spec 2.5, connection scope."""
     scope = scope_of(get("/a%20b?x=%20&y", "X-One: 1", "X-Two:  2 ", "X-One: 3"))
 
@@ -70,11 +70,11 @@ def test_the_scope_is_what_the_specification_lists_and_nothing_else() -> None:
         ("http://example.org/x?y", "/x"),
     ],
 )
-def test_the_path_is_decoded_exactly_once(target: str, path: str) -> None:
+def test_the_path_is_decoded_exactly_once(scope_of: ScopeOf, target: str, path: str) -> None:
     assert scope_of(get(target))["path"] == path
 
 
-def test_path_and_raw_path_contain_the_root_path() -> None:
+def test_path_and_raw_path_contain_the_root_path(scope_of: ScopeOf) -> None:
     scope = scope_of(get("/a%20b?q"), root_path="/möunt")
 
     assert scope["root_path"] == "/möunt"
@@ -83,18 +83,18 @@ def test_path_and_raw_path_contain_the_root_path() -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="raw_path gets the root path as UTF-8, not escaped")
-def test_raw_path_stays_a_legal_path_under_any_root_path() -> None:
+def test_raw_path_stays_a_legal_path_under_any_root_path(scope_of: ScopeOf) -> None:
     """RFC 3986 §3.3: what is outside ASCII is percent-encoded."""
     assert scope_of(get("/a%20b"), root_path="/mö")["raw_path"] == b"/m%C3%B6/a%20b"
 
 
-def test_methods_are_upper_case_as_the_specification_asks() -> None:
+def test_methods_are_upper_case_as_the_specification_asks(scope_of: ScopeOf) -> None:
     head = b"gEt / HTTP/1.1\r\nhost: a\r\n\r\n"
 
     assert scope_of(head)["method"] == "GET"
 
 
-def test_state_is_a_shallow_copy_for_each_request() -> None:
+def test_state_is_a_shallow_copy_for_each_request(scope_of: ScopeOf) -> None:
     pool: list[int] = []
     state = {"pool": pool}
     one, two = scope_of(get("/"), state=state), scope_of(get("/"), state=state)
@@ -107,7 +107,7 @@ def test_state_is_a_shallow_copy_for_each_request() -> None:
     assert scope_of(get("/"), state={})["state"] == {}
 
 
-def test_middleware_may_change_its_scope_without_touching_the_next() -> None:
+def test_middleware_may_change_its_scope_without_touching_the_next(scope_of: ScopeOf) -> None:
     scopes = [scope_of(get("/")) for _ in range(2)]
     scopes[0]["headers"].append((b"x", b"y"))
     scopes[0]["extensions"]["mine"] = {}

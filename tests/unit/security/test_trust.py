@@ -27,13 +27,12 @@ def behind(
     trusted: Iterable[str] = PROXIES,
     peer: tuple[str, int] | None = PEER,
     scheme: str = "http",
-    forwarded: bool = True,
 ) -> Resolved:
     headers = [
         (name.encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
         for name, value in lines
     ]
-    return resolve(headers, peer, scheme, TrustedPeers(trusted, forwarded=forwarded))
+    return resolve(headers, peer, scheme, TrustedPeers(trusted))
 
 
 def x_forwarded_for(*values: str, trusted: Iterable[str] = PROXIES) -> tuple[str, int] | None:
@@ -325,19 +324,17 @@ class TestForwarded:
     def test_an_element_is_read_as_rfc_7239_has_it(self, value: str, result: Resolved) -> None:
         assert behind(("forwarded", value)) == result
 
-    def test_it_comes_before_x_forwarded(self) -> None:
-        assert behind(
-            ("x-forwarded-for", "192.0.2.2"),
-            ("x-forwarded-proto", "http"),
-            ("forwarded", "for=192.0.2.1;proto=https"),
-        ) == (("192.0.2.1", 0), "https", None)
-
-    def test_it_can_be_left_unread_where_the_proxy_does_not_keep_it(self) -> None:
-        assert behind(
-            ("x-forwarded-for", "192.0.2.2"),
-            ("forwarded", "for=6.6.6.6;proto=https;host=evil"),
-            forwarded=False,
-        ) == (("192.0.2.2", 0), "http", None)
+    @pytest.mark.parametrize(
+        ("line", "result"),
+        [
+            (("x-forwarded-for", "192.0.2.2"), (("192.0.2.2", 0), "http", None)),
+            (("x-forwarded-proto", "https"), (PEER, "https", None)),
+        ],
+    )
+    def test_it_is_not_read_where_the_proxy_keeps_x_forwarded(
+        self, line: tuple[str, str], result: Resolved
+    ) -> None:
+        assert behind(line, ("forwarded", "for=6.6.6.6;proto=https;host=evil")) == result
 
     @pytest.mark.parametrize(
         "junk",

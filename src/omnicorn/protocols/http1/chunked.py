@@ -84,7 +84,7 @@ class ChunkedDecoder:
             if state == _SIZE:
                 line_end = data.find(b"\r\n", position)
                 if line_end < 0:
-                    self._keep_line(data, position)
+                    self._keep_line(data, position, False)
                     break
                 line = data[position:line_end]
                 size = _SIZES.get(line) or self._parse_size(line)
@@ -116,7 +116,7 @@ class ChunkedDecoder:
             elif state == _TRAILERS:
                 line_end = data.find(b"\r\n", position)
                 if line_end < 0:
-                    self._keep_line(data, position)
+                    self._keep_line(data, position, True)
                     break
                 self._check_trailer(data[position:line_end])
                 if line_end == position:
@@ -128,18 +128,17 @@ class ChunkedDecoder:
         self._state = state
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _keep_line(self, data: bytes, position: int) -> None:
+    def _keep_line(self, data: bytes, position: int, trailer: bool) -> None:
         """Keep an incomplete line for the next segment, within its limit."""
         line = data[position:]
+        if trailer:
+            self._check_trailer_size(line, len(line))
         if b"\n" in line:
             raise RemoteProtocolError("a bare LF stands in the chunked framing")
-        if self._state_limit_exceeded(line):
-            raise RemoteProtocolError("a line of the chunked framing is too long")
-        self._partial = line
-
-    def _state_limit_exceeded(self, line: bytes) -> bool:
         # One byte more than the limit may be the CR of a line that just fits.
-        return len(line) > max(MAX_LINE, self._limits.line) + 1
+        if not trailer and len(line) > MAX_LINE + 1:
+            raise RemoteProtocolError("a chunk size is malformed")
+        self._partial = line
 
     def _parse_size(self, line: bytes) -> int:
         match = _match_size(line)
@@ -160,12 +159,20 @@ class ChunkedDecoder:
     def _check_trailer(self, line: bytes) -> None:
         if not line:
             return
+        self._check_trailer_size(line, len(line) + 1)
         if match_line(line) is None:
             raise RemoteProtocolError("a trailer field line is malformed")
         self._fields += 1
         self._overhead += len(line) + 2
         limits = self._limits
-        if self._overhead > limits.head:
-            raise LimitExceeded("the trailer section is too large", 431, limits.head)
         if self._fields > limits.fields:
             raise LimitExceeded("the trailer section has too many fields", 431, limits.fields)
+
+    def _check_trailer_size(self, line: bytes, size: int) -> None:
+        """431 for a trailer section past the limit, wherever the segments end."""
+        limit = self._limits.head
+        room = limit - self._overhead
+        if size >= room:
+            if b"\n" in line[:room]:
+                raise RemoteProtocolError("a bare LF stands in the chunked framing")
+            raise LimitExceeded("the trailer section is too large", 431, limit)

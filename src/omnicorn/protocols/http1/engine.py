@@ -115,6 +115,7 @@ class Http1Engine(Generic[Owner]):
         "_remaining",
         "_response_heads",
         "_responses",
+        "_scanned",
         "_skipped",
         "_unread",
         "blocked",
@@ -151,6 +152,7 @@ class Http1Engine(Generic[Owner]):
         self._pieces: list[bytes] | None = None
         self._receiving = False
         self.reading = True
+        self._scanned = 0  # bytes of `_buffer` known to hold no end of a head
         self._skipped = False
         self._expecting = False
         self._keep_alive = True
@@ -197,7 +199,7 @@ class Http1Engine(Generic[Owner]):
             self.closing = True
 
     def connection_lost(self) -> None:
-        """The connection is gone: the exchange ends here."""
+        """The connection is gone: the exchange ends here, and no upcall follows."""
         self.remote = CLOSED
         self.local = L_CLOSED
         self.closing = True
@@ -205,6 +207,7 @@ class Http1Engine(Generic[Owner]):
         if handler is not None:
             self._handler = None
             handler.on_reset(None)
+        del self._owner  # it holds this engine: a cycle only the collector would find
 
     def timed_out(self) -> None:
         """The peer let its deadline pass: 408 where a request was begun (RFC 9110 §15.5.9)."""
@@ -245,10 +248,11 @@ class Http1Engine(Generic[Owner]):
     def _advance(self, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
-            scanned = len(self._buffer)
+            scanned = self._scanned
             self._buffer = b""
         else:
             scanned = 0
+        self._scanned = 0
         self._receiving = True
         try:
             while True:
@@ -282,6 +286,8 @@ class Http1Engine(Generic[Owner]):
 
     def _steer(self) -> None:
         """Ask for more bytes, or for a pause, where that has changed."""
+        if self.local == L_CLOSED:
+            return
         wanted = self._unread <= HIGH_WATER and not (self._buffer and self.remote == COMPLETE)
         if wanted != self.reading:
             self.reading = wanted
@@ -316,9 +322,10 @@ class Http1Engine(Generic[Owner]):
             self.remote = HEAD
             self._parser.check_incomplete(data, scanned)
             self._buffer = data
+            self._scanned = len(data)
             return None
         end = found + 4
-        if end > limits.line:
+        if end > min(limits.line, limits.head):
             self._parser.check_size(data, end)
         block = data[:end]
         head = self._parser.heads.get(block) if end <= SHORT else None
@@ -402,7 +409,8 @@ class Http1Engine(Generic[Owner]):
             self.local = L_WAITING
             body = b"%b\n" % error.reason.encode()
             self.send_head(status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
-            self._write(body)
+            if self._framing == _BY_LENGTH:  # else the request was a HEAD
+                self._write(body)
         elif self.local == L_BODY or self.local == L_TRAILERS:
             self._cut()
         self.local = L_CLOSED
@@ -424,6 +432,7 @@ class Http1Engine(Generic[Owner]):
             self._expecting = False
             if self.local == L_WAITING:
                 self._write(_CONTINUE)
+                self._owner.on_readable(True)  # now it is the peer's turn
 
     def send_head(self, status: int, headers: Headers, trailers: bool = False) -> None:
         local = LOCAL[self.local + L_HEAD]
@@ -591,6 +600,8 @@ class Http1Engine(Generic[Owner]):
 
     def _cut(self) -> None:
         """The response cannot be completed: make sure that the peer can tell."""
+        if self._framing == _UNDECIDED and self.local == L_BODY:
+            self._decide_framing()
         self._keep_alive = False
         self.closing = True
         if self._framing == _BY_CLOSE:
@@ -603,6 +614,7 @@ class Http1Engine(Generic[Owner]):
         self._handler = None
         self.local = L_CLOSED
         self._owner.on_complete(self)
+        self.remote = CLOSED
 
     def consumed(self, count: int) -> None:
         self._unread -= count
@@ -643,6 +655,11 @@ class Http1Engine(Generic[Owner]):
     def is_complete(self) -> bool:
         """Both sides of the exchange are complete: `proceed` may be called."""
         return self.remote == COMPLETE and self.local == L_COMPLETE
+
+    @property
+    def awaits_peer(self) -> bool:
+        """In the middle of a body, whether it is the peer that keeps it waiting."""
+        return self.reading and not self._expecting
 
     @property
     def is_responding(self) -> bool:

@@ -259,11 +259,12 @@ class RequestParser:
         if match is None:
             raise RemoteProtocolError(_explain_request_line(line))
         method, target, minor = match.groups()
+        method = method.upper()  # ASGI: the application knows methods in upper case alone
         if match_target(target) is None:
             raise RemoteProtocolError("the request target holds a byte that is not allowed")
         raw_path, query, authority = parse_target(method, target)
         parsed = (
-            method.decode("ascii").upper(),
+            method.decode("ascii"),
             decode_path(raw_path),
             raw_path,
             query,

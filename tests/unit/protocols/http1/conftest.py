@@ -172,7 +172,8 @@ class Recorder:
     def on_complete(self, stream: Any) -> None:
         assert stream is self.engine
         self.record("on_complete")
-        self.requests[-1].over = True
+        if self.requests:
+            self.requests[-1].over = True
         self.flush()
         if self.pipeline and not self.engine.closing and self.engine.remote == COMPLETE:
             self.engine.proceed()
