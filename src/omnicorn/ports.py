@@ -239,6 +239,9 @@ class StreamOwner(Protocol):
     def on_readable(self, wanted: bool) -> None:
         """Whether the engine wants more bytes from the peer."""
 
+    def on_continue(self) -> None:
+        """The peer was told to send the body it had announced: now it is its turn."""
+
     def on_complete(self, stream: Any) -> None:
         """The response is complete (or cut) on the engine's side."""
 

@@ -261,6 +261,8 @@ class HTTPCycle:
             if type(status) is not int:
                 status = _as_status(status)
             headers = event.get("headers", ())
+            if type(headers) is not list:
+                headers = _as_list(headers)
             trailers = event.get("trailers")
             try:
                 self._stream.send_head(status, headers, bool(trailers))
@@ -472,6 +474,14 @@ def _as_status(status: object) -> int:
     if isinstance(status, int) and not isinstance(status, bool):
         return int(status)  # http.HTTPStatus and other enumerations
     raise ASGIError(f"'status' must be an integer from 200 to 999, not {status!r:.80}")
+
+
+def _as_list(headers: Any) -> list[Any]:
+    try:
+        return list(headers)
+    except TypeError:
+        message = f"http.response.start: headers must be (name, value) pairs, not {headers!r:.80}"
+        raise ASGIError(message) from None
 
 
 def _as_size(event: dict[str, Any], key: str) -> int | None:

@@ -211,6 +211,10 @@ class Connection:
         else:
             transport.pause_reading()
 
+    def on_continue(self) -> None:
+        if self._timing == _BODY:
+            self._expect(_BODY, self._service.timeouts.body)
+
     def on_complete(self, stream: Stream) -> None:
         self.flush()
         service = self._service

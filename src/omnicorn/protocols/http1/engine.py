@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from omnicorn.errors import LocalProtocolError, RemoteProtocolError
+from omnicorn.http.status import status_line
 from omnicorn.ports import HIGH_WATER, StreamOwner
 from omnicorn.protocols.http1.chunked import ChunkedDecoder
 from omnicorn.protocols.http1.requests import CHUNKED, NO_BODY, SHORT, Head
@@ -68,6 +69,7 @@ DISCARD = 65536
 Owner = TypeVar("Owner", bound=StreamOwner)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_INFORMATIONAL = frozenset({102, 103})  # 100 and 101 are the protocol's own
 _REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
@@ -193,7 +195,7 @@ class Http1Engine(Generic[Owner]):
             if self._handler is not None:
                 self._handler.on_remote_closed()
         elif self.remote == BODY and self.local != L_COMPLETE:
-            self._fail(RemoteProtocolError("the peer left in the middle of a request body"), None)
+            self._lose_body()
         else:
             self.remote = CLOSED
             self.closing = True
@@ -207,7 +209,8 @@ class Http1Engine(Generic[Owner]):
         if handler is not None:
             self._handler = None
             handler.on_reset(None)
-        del self._owner  # it holds this engine: a cycle only the collector would find
+        # It holds this engine: a cycle that only the garbage collector would find.
+        self._owner = None  # type: ignore[assignment]
 
     def timed_out(self) -> None:
         """The peer let its deadline pass: 408 where a request was begun (RFC 9110 §15.5.9)."""
@@ -244,6 +247,8 @@ class Http1Engine(Generic[Owner]):
         elif self.remote_closed:
             self.remote = CLOSED
             self.closing = True
+        elif not self.reading:
+            self._steer()
 
     def _advance(self, data: bytes) -> None:
         if self._buffer:
@@ -271,6 +276,8 @@ class Http1Engine(Generic[Owner]):
                         break
                 elif remote == BODY:
                     if not data:
+                        if self.remote_closed:
+                            self._lose_body()
                         break
                     data = self._read_body(data)
                 elif remote == COMPLETE:
@@ -315,7 +322,7 @@ class Http1Engine(Generic[Owner]):
             head = self._parser.parse(data)
             if head is not None:
                 self._begin(head)
-                return b""
+                return self._take_buffer()
         # The empty line may have begun in the bytes scanned before.
         found = data.find(b"\r\n\r\n", max(0, scanned - 3))
         if found < 0:
@@ -333,8 +340,14 @@ class Http1Engine(Generic[Owner]):
             head = self._parser.parse(block)
         if head is None:
             raise RemoteProtocolError("the request line is empty")
+        # In the buffer, where a hand-over from within the upcall finds it.
+        self._buffer = data[end:]
         self._begin(head)
-        return data[end:]
+        return self._take_buffer()
+
+    def _take_buffer(self) -> bytes:
+        data, self._buffer = self._buffer, b""
+        return data
 
     def _begin(self, head: Head) -> None:
         self._head = head
@@ -382,7 +395,7 @@ class Http1Engine(Generic[Owner]):
             if content:
                 self._unread += len(content)
                 handler.on_data(content)
-            if ended:
+            if ended and self._handler is handler:  # else it was answered within on_data
                 handler.on_end()
         return rest
 
@@ -394,6 +407,9 @@ class Http1Engine(Generic[Owner]):
         elif self._discarded > DISCARD:
             self.remote = CLOSED
             self.closing = True
+
+    def _lose_body(self) -> None:
+        self._fail(RemoteProtocolError("the peer left in the middle of a request body"), None)
 
     def _fail(self, error: RemoteProtocolError, status: int | None) -> None:
         """The peer broke the rules, or left: answer if that is still possible, then close."""
@@ -422,28 +438,34 @@ class Http1Engine(Generic[Owner]):
     def send_informational(self, status: int, headers: Headers) -> None:
         if LOCAL[self.local + L_INFORMATIONAL] < 0:
             raise LocalProtocolError("an informational response comes before the final one")
+        if status not in _INFORMATIONAL:
+            raise LocalProtocolError(f"the informational status {status} cannot be sent")
+        lines = self._responses.encode_fields(headers)
         head = self._head
         if head is not None and not head.http10:  # RFC 9110 §15.2
-            lines = self._responses.encode_fields(headers)
-            self._write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _INFORMATIONAL[status], lines))
+            self._write(status_line(status) + lines + b"\r\n")
 
     def send_continue(self) -> None:
         if self._expecting:
             self._expecting = False
             if self.local == L_WAITING:
                 self._write(_CONTINUE)
-                self._owner.on_readable(True)  # now it is the peer's turn
+                self._owner.on_continue()
 
     def send_head(self, status: int, headers: Headers, trailers: bool = False) -> None:
         local = LOCAL[self.local + L_HEAD]
         if local < 0:
             raise LocalProtocolError("the response's head comes once, after the request's")
         try:
-            encoded = self._response_heads.get((status, *headers))
+            key = (status, *headers)
         except TypeError:
+            raise LocalProtocolError(f"headers must be pairs, not {headers!r:.80}") from None
+        try:
+            encoded = self._response_heads.get(key)
+        except TypeError:  # pairs given as lists: `encode` knows
             encoded = None
         if encoded is None:
-            encoded = self._responses.encode(status, headers)
+            encoded = self._responses.encode(key)
         self.local = local
         head = self._head
         # After an unanswered Expect the peer may or may not send its body: only closing
@@ -691,6 +713,3 @@ class Http1Engine(Generic[Owner]):
             self._on_output(self._owner)
         self.out.append(data)
         self.pending += len(data)
-
-
-_INFORMATIONAL = {103: b"Early Hints", 102: b"Processing"}

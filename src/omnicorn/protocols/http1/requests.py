@@ -259,7 +259,10 @@ class RequestParser:
         if match is None:
             raise RemoteProtocolError(_explain_request_line(line))
         method, target, minor = match.groups()
-        method = method.upper()  # ASGI: the application knows methods in upper case alone
+        if method != method.upper():
+            # RFC 9110 §9.1: methods have case. ASGI has upper case alone, and `connect` must
+            # not reach an application as what it is not.
+            raise RemoteProtocolError("the request line's method is not in upper case")
         if match_target(target) is None:
             raise RemoteProtocolError("the request target holds a byte that is not allowed")
         raw_path, query, authority = parse_target(method, target)

@@ -14,13 +14,15 @@ Rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnicorn.errors import LocalProtocolError
 from omnicorn.http.fields import list_tokens, match_token, match_value
 from omnicorn.http.memo import Memo
 from omnicorn.http.status import forbids_content, status_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _HEADERS = "a list of (name, value) pairs of bytes"
 
@@ -69,30 +71,22 @@ class ResponseEncoder:
         self.heads: Memo[object, ResponseHead] = Memo(512, 4096)
         self._names: Memo[bytes, bytes] = Memo(1024, 64)
 
-    def encode(self, status: int, headers: Iterable[Any]) -> ResponseHead:
+    def encode(self, key: tuple[Any, ...]) -> ResponseHead:
         """Encode a final response's head.
 
         Args:
-            status: 200 to 999.
-            headers: An iterable of (name, value) pairs of bytes.
+            key: ``(status, *headers)``: 200 to 999, then (name, value) pairs of bytes.
 
         Raises:
             LocalProtocolError: Naming the field that cannot be sent and why.
         """
         try:
-            key: tuple[Any, ...] = (status, *headers)
             head = self.heads.get(key)
         except TypeError:
-            if not isinstance(headers, Iterable):
-                raise LocalProtocolError(
-                    f"headers must be {_HEADERS}; got {headers!r:.80}"
-                ) from None
             # Pairs given as lists cannot be hashed; what is no pair at all is explained.
-            key = (status, *(_check_pair(pair) for pair in key[1:]))
+            key = (key[0], *map(_check_pair, key[1:]))
             head = self.heads.get(key)
-        if head is not None:
-            return head
-        return self._encode(key)
+        return head or self._encode(key)
 
     def _encode(self, key: tuple[Any, ...]) -> ResponseHead:
         status = key[0]

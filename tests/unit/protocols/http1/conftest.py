@@ -166,7 +166,8 @@ class Recorder:
 
     def on_readable(self, wanted: bool) -> None:
         self.record("on_readable", wanted)
-        assert wanted != self.reading, "reading was switched to what it is"
+        # That it is wanted may be said again: ``send_continue`` makes it the peer's turn.
+        assert wanted or self.reading, "reading was paused twice"
         self.reading = wanted
 
     def on_complete(self, stream: Any) -> None:
@@ -256,7 +257,7 @@ class Recorder:
             "cut": engine.cut,
             "remote": engine.remote,
             "local": engine.local,
-            "reading": self.reading,
+            "reading": self.reading or engine.closing,
         }
 
 
