@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from tests.contracts.trio_loop import TrioLoop
+from tests.contracts.trio_loop import listen as trio_listen
 
 from omnicorn.transports._asyncio import AsyncioLoop
 from omnicorn.transports._asyncio import listen as asyncio_listen
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
-from tests.contracts.trio_loop import TrioLoop
-from tests.contracts.trio_loop import listen as trio_listen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

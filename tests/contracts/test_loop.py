@@ -109,14 +109,13 @@ def test_cancelling_a_task_ends_it_where_it_waits_and_nobody_else(play: Play) ->
                 await waiter
                 seen.append(f"{name} woken")
             except BaseException as exc:
-                assert not isinstance(exc, Exception)
-                seen.append(f"{name} cancelled")
+                # Nothing that an application catches by the way.
+                seen.append(f"{name} {'failed' if isinstance(exc, Exception) else 'cancelled'}")
                 raise
 
         waiters = [world.loop.create_future() for _ in range(2)]
         tasks = [
-            world.loop.spawn(wait(name, waiter))
-            for name, waiter in zip("ab", waiters, strict=True)
+            world.loop.spawn(wait(name, waiter)) for name, waiter in zip("ab", waiters, strict=True)
         ]
         await world.turn()
         tasks[0].cancel()
@@ -150,9 +149,7 @@ def test_each_task_has_a_context_of_its_own(play: Play) -> None:
     play(scenario)
 
 
-def test_blocking_work_returns_its_result_or_raises_its_exception(
-    play: Play, runtime: str
-) -> None:
+def test_blocking_work_returns_its_result_or_raises_its_exception(play: Play, runtime: str) -> None:
     async def scenario(world: Any) -> None:
         assert await world.loop.run_blocking(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError):

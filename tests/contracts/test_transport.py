@@ -266,22 +266,27 @@ def test_a_peer_that_resets_is_gone_once(play: Play) -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("how", ["reset", "close", "abort"])
-def test_after_the_end_every_verb_is_harmless(play: Play, how: str) -> None:
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_until_connection_lost_is_called_every_verb_is_harmless(play: Play, how: str) -> None:
+    """After it none may be called: uvloop raises."""
+
     async def scenario(world: Any) -> None:
         port = Port()
         client = await world.connect(port)
-        client.reset() if how == "reset" else getattr(port.transport, how)()
-        await world.until(lambda: port.lost)
+        port.call(how)
         port.call("write", b"dropped")
         port.call("writelines", [b"dropped"])
         port.call("pause_reading")
         port.call("resume_reading")
         port.call("close")
         port.call("abort")
-        assert port.transport.get_write_buffer_size() in (0, 7, 14)
+        port.transport.get_write_buffer_size()
+        assert port.lost == 0
+        await client.ended()
+        await world.until(lambda: port.lost)
         await world.turn()
         assert port.lost == 1
+        assert client.received == b""
 
     play(scenario)
 
@@ -292,11 +297,10 @@ def test_a_write_that_finds_the_peer_gone_ends_the_connection(play: Play) -> Non
         client = await world.connect(port)
         port.transport.pause_reading()
         client.reset()
-        await world.turn()
-        port.call("write", b"x" * 1000)
-        await world.pause(0.005)
-        port.call("write", b"x" * 1000)
-        await world.until(lambda: port.lost)
+        for _ in range(3):  # the first may still find room in the kernel
+            if not port.lost:
+                port.call("write", b"x" * 1000)
+                await world.pause(0.005)
         assert port.lost == 1
 
     play(scenario)

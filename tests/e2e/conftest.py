@@ -45,6 +45,7 @@ DEADLINE = 20.0
 _ADDRESS = re.compile(r"is serving on (\S+)")
 _SUSPICIOUS = re.compile(
     r"Traceback|ResourceWarning|never (?:retrieved|awaited)|was destroyed|Exception ignored"
+    r"|send\(\) raised exception"  # asyncio's word for writing to a lost connection
 )
 
 
@@ -188,7 +189,10 @@ class Output:
             reader.start()
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        lines = [line[:500] for line in self.lines]
+        if len(lines) > 100:
+            lines[50:-50] = [f"... {len(lines) - 100} more lines ..."]
+        return "\n".join(lines)
 
     def _read(self, stream: Any) -> None:
         with stream:

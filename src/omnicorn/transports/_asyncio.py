@@ -112,10 +112,12 @@ class AsyncioLoop:
         """Wait until the transport holds nothing back."""
         waiting = transport.get_write_buffer_size()
         deadline = self._loop.time() + stall
+        pause = 0.0
         while waiting:
-            # A transport tells its protocol, not us; a look every few milliseconds costs
-            # little beside a body that is large enough for sendfile.
-            await asyncio.sleep(0 if waiting < HIGH_WATER else 0.002)
+            # A transport tells its protocol, not us. A head has usually left within the
+            # iteration; for a slow peer, looking twenty times a second is soon enough.
+            await asyncio.sleep(pause)
+            pause = min(0.05, 2 * pause or 0.001)
             if transport.is_closing():
                 raise ClientDisconnected("the client has disconnected")
             now = transport.get_write_buffer_size()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from omnicorn.http.defaults import DefaultFields
+from omnicorn.ports import StreamHandler, StreamOwner
 from omnicorn.protocols.http1 import Http1Engine, Limits, RequestParser, ResponseEncoder
 from omnicorn.protocols.http1.states import COMPLETE
 
@@ -28,19 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 UPCALLS = frozenset(
-    {
-        "on_complete",
-        "on_data",
-        "on_end",
-        "on_full",
-        "on_output",
-        "on_readable",
-        "on_ready",
-        "on_remote_closed",
-        "on_request",
-        "on_reset",
-        "on_writable",
-    }
+    name
+    for port in (StreamOwner, StreamHandler)
+    for name in vars(port)
+    if name.startswith("on_")
 )
 
 NOBODY, ANSWER_NOW, ANSWER_LATER = range(3)
@@ -66,21 +58,21 @@ class Request:
         return b"".join(self.pieces)
 
     def on_data(self, data: bytes) -> None:
-        self._owner.record("on_data", data)
         assert not self.over and not self.ended and not self.resets, "content out of turn"
         assert data, "an upcall without content"
         self.pieces.append(data)
+        self._owner.record("on_data", data)
 
     def on_end(self) -> None:
-        self._owner.record("on_end")
         assert not self.over and not self.ended and not self.resets, "the end out of turn"
         self.ended = True
+        self._owner.record("on_end")
         self._owner.wants_answer(self)
 
     def on_reset(self, error: Any) -> None:
-        self._owner.record("on_reset", error)
         assert not self.over and not self.resets, "reset out of turn"
         self.resets.append(error)
+        self._owner.record("on_reset", error)
 
     def on_remote_closed(self) -> None:
         self._owner.record("on_remote_closed")

@@ -649,7 +649,7 @@ def test_a_refused_head_leaves_room_for_another(connect: Any) -> None:
     assert recorder.taken().startswith(b"HTTP/1.1 200 OK")
 
 
-@pytest.mark.parametrize("make", [iter, list, tuple], ids=["iterator", "list", "tuple"])
+@pytest.mark.parametrize("make", [iter, list, tuple])
 def test_the_headers_may_be_any_iterable(connect: Any, make: Any) -> None:
     """ASGI: Iterable[[byte string, byte string]]; read once, it must give all its fields."""
     recorder = connect().feed(GET)

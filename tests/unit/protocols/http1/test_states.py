@@ -233,9 +233,6 @@ def test_a_lost_connection_closes_our_side(connect: Any, state: str) -> None:
     assert sum(len(request.resets) for request in recorder.requests) == unfinished
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reset() leaves the peer's side open: a request still begins behind it"
-)
 @pytest.mark.parametrize("begun", [b"", b"GET"])
 def test_a_reset_before_any_request_lets_none_begin(connect: Any, begun: bytes) -> None:
     """CLOSED is for good: no request may lead out of it."""
