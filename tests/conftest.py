@@ -223,11 +223,13 @@ def garbage() -> Iterator[Callable[[], list[str]]]:
             gc.garbage.clear()
 
     gc.collect()
+    gc.freeze()  # what is there already is not looked at again
     gc.disable()
     try:
         yield collect
     finally:
         gc.enable()
+        gc.unfreeze()
 
 
 @pytest.fixture

@@ -220,10 +220,12 @@ class TrioTransport:
         self._end.set()
 
     async def _read(self) -> None:
-        while not self._closing:
+        while True:
             await self._may_read.wait()
             await trio.lowlevel.wait_readable(self._sock)
-            if self._closing or not self._may_read.is_set():
+            if self._closing:
+                return
+            if not self._may_read.is_set():
                 continue
             try:
                 data = self._sock.recv(HIGH_WATER)

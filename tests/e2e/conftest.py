@@ -333,6 +333,8 @@ class ServerProcess:
             self.connect().sock.close()
         except (ConnectionRefusedError, FileNotFoundError):
             return True
+        except ConnectionResetError:
+            pass  # it was still in the queue when the listener closed: ask again
         return False
 
     # -- how it is
@@ -368,6 +370,13 @@ class ServerProcess:
             self.process.wait()
             return False
         return True
+
+    def abandon(self) -> None:
+        """The test has failed, and the server is beyond an orderly end: kill it."""
+        self.process.kill()
+        self.process.wait()
+        self.expected_code = None
+        self.expects_errors = True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, unless it has ended, and wait; returns its exit code."""

@@ -112,7 +112,9 @@ def own_handlers() -> Iterator[list[int]]:
     """Handlers that the embedding program has set for SIGINT and SIGTERM."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
+    before = [
+        signal.signal(number, lambda number, _: received.append(number)) for number in numbers
+    ]
     yield received
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -179,8 +181,8 @@ def test_two_servers_live_side_by_side(run: Callable[..., None]) -> None:
         one, two = App("one"), App("two")
         async with omnicorn.Server(one, config()) as first:
             async with omnicorn.Server(two, config(server_header=False)) as second:
-                texts = await asyncio.gather(get(first.addresses[0]), get(second.addresses[0]))
-                assert texts == ["one 42", "two 42"]
+                texts = asyncio.gather(get(first.addresses[0]), get(second.addresses[0]))
+                assert list(await texts) == ["one 42", "two 42"]
             assert await get(first.addresses[0]) == "one 42"
             assert two.events[-1] == "lifespan.shutdown"
             assert one.events[-1] == "lifespan.startup"
@@ -220,6 +222,7 @@ def test_stopping_a_server_that_was_never_started_does_nothing(run: Callable[...
     run(omnicorn.Server(App(), config()).stop())
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_server_and_its_access_log_leave_nothing_open(
     run: Callable[..., None], tmp_path: Any
 ) -> None:

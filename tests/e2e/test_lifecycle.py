@@ -54,7 +54,7 @@ def test_a_module_that_is_not_there_is_exit_code_3(serve: Serve) -> None:
 
 
 def test_a_near_miss_of_a_module_is_pointed_out(serve: Serve) -> None:
-    assert "plain" in failed(serve("plian:app", wait=False), 3)
+    assert "'plain'" in failed(serve("plainn:app", wait=False), 3)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_a_signal_ends_a_startup_that_hangs(serve: Serve) -> None:
 
     server.kill()
 
-    assert server.ends_within(3)
+    assert server.ends_within(1.5)
 
 
 def test_a_second_signal_ends_a_shutdown_that_hangs(serve: Serve) -> None:
@@ -347,7 +347,7 @@ def test_a_second_signal_ends_a_shutdown_that_hangs(serve: Serve) -> None:
 
     server.kill()
 
-    assert server.ends_within(3)
+    assert server.ends_within(1.5)
 
 
 def test_an_application_that_goes_on_without_its_client_still_counts_as_in_progress(

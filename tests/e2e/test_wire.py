@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HTTP_DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
 
 
+
 @pytest.fixture(scope="module")
 def server(serve_module: Serve) -> ServerProcess:
     return serve_module("plain:app", "--no-access-log")
@@ -259,12 +260,19 @@ def test_a_response_that_fails_half_way_is_not_ended_like_a_whole_one(serve: Ser
         wire.send(b"GET /fail-late HTTP/1.1\r\nhost: e2e\r\n\r\n")
         assert wire.head().header("transfer-encoding") == "chunked"
         assert wire.rest() == b"5\r\nbegun\r\n"
+    server.wait_for("RuntimeError: the application has a late bug")
+
+
+def test_a_response_to_1_0_that_fails_half_way_ends_in_a_reset(
+    serve: Serve, loop_name: str
+) -> None:
+    server = serve("plain:app", "--no-access-log", errors=True, loop=loop_name)
+
     with server.connect() as wire:
         wire.send(b"GET /fail-late HTTP/1.0\r\nhost: e2e\r\n\r\n")
+        server.wait_for("RuntimeError: the application has a late bug")
         with pytest.raises(ConnectionResetError):  # no other sign is there in HTTP/1.0
             wire.rest()
-
-    server.wait_for("RuntimeError: the application has a late bug", 2)
 
 
 # ---------------------------------------------------------------------- where it listens
@@ -427,9 +435,7 @@ def test_proxy_headers_of_others_are_not_believed(
 ) -> None:
     server = serve("plain:app", *options, env=env)
 
-    scope = scope_of(
-        server.get("/scope", "x-forwarded-for: 192.0.2.7", "x-forwarded-proto: https")
-    )
+    scope = scope_of(server.get("/scope", "x-forwarded-for: 192.0.2.7", "x-forwarded-proto: https"))
 
     assert (scope["client"][0], scope["scheme"]) == ("127.0.0.1", "http")
 
@@ -462,7 +468,7 @@ def test_the_access_log_can_be_off(serve: Serve) -> None:
     [
         (
             "combined",
-            r'127\.0\.0\.1 - joe \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] '
+            r"127\.0\.0\.1 - joe \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
             r'"GET / HTTP/1\.1" 200 5 "http://from/" "agent \\"x"',
         ),
         ("%(m)s %(U)s %(s)s %(B)s %({content-type}o)s", "GET / 200 5 text/plain"),
@@ -472,7 +478,8 @@ def test_the_access_log_goes_to_a_file_in_the_format_asked_for(
     serve: Serve, tmp_path: Path, format: str, expected: str
 ) -> None:
     file = tmp_path / "access.log"
-    server = serve("plain:app", "--access-log-file", str(file), "--access-log-format", format)
+    log = ("--access-log-file", str(file), "--access-log-format", format)
+    server = serve("plain:app", *log)
 
     server.get(
         "/",
@@ -489,7 +496,8 @@ def test_the_access_log_goes_to_a_file_in_the_format_asked_for(
 
 def test_the_access_log_can_be_lines_of_json(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "access.log"
-    server = serve("plain:app", "--access-log-file", str(file), "--access-log-format", "json")
+    log = ("--access-log-file", str(file), "--access-log-format", "json")
+    server = serve("plain:app", *log)
 
     server.get("/numbered?q=1")
     server.get("/", method="HEAD")
@@ -513,7 +521,8 @@ def test_the_access_log_can_be_lines_of_json(serve: Serve, tmp_path: Path) -> No
         (b"GET / HTTP/1.1\r\n\r\n", 400, "the host field is missing"),
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "there are several host fields"),
         (
-            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n"
+            b"transfer-encoding: chunked\r\n\r\n",
             400,
             "both content-length and transfer-encoding are given",
         ),
@@ -523,10 +532,8 @@ def test_the_access_log_can_be_lines_of_json(serve: Serve, tmp_path: Path) -> No
     ids=["nonsense", "no host", "two hosts", "smuggling", "long line", "tls"],
 )
 def test_a_malformed_request_is_answered_and_logged_once(
-    serve: Serve, sent: bytes, status: int, reason: str
+    server: ServerProcess, sent: bytes, status: int, reason: str
 ) -> None:
-    server = serve("plain:app")
-
     with server.connect() as wire:
         peer = "{}:{}".format(*wire.sock.getsockname())
         wire.send(sent)
@@ -535,11 +542,11 @@ def test_a_malformed_request_is_answered_and_logged_once(
         assert reason in response.body.decode()
         wire.sock.shutdown(socket.SHUT_WR)
         assert wire.is_closed()
-    server.stop()
 
-    logged = server.matching(re.escape(reason))
-    assert len(logged) == 1
-    assert logged[0].startswith(f"WARNING:  {peer} - refused with {status}: ")
+    server.wait_for(re.escape(peer))
+    assert server.get("/").status == 200  # time for a second line, if there were one
+    (line,) = server.matching(re.escape(peer))
+    assert line.startswith(f"WARNING:  {peer} - refused with {status}: ") and reason in line
 
 
 def test_a_flood_of_malformed_requests_does_not_fill_the_log(serve: Serve) -> None:

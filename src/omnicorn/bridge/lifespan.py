@@ -97,6 +97,11 @@ class Lifespan:
         if failure is not None:
             raise LifespanFailed(failure or "the application's shutdown failed") from self._error
 
+    def cancel(self) -> None:
+        """Give up waiting for the application: cancel its lifespan."""
+        if self._task is not None and not self._over:
+            self._task.cancel()
+
     async def _answer(self, phase: str) -> None:
         done = (f"{phase}.complete", f"{phase}.failed")
         while not self._over and not any(answer in self._answers for answer in done):

@@ -32,7 +32,7 @@ from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
 from omnicorn.security.trust import resolve_fields
-from omnicorn.transports.sockets import local_address, peer_address
+from omnicorn.transports.sockets import local_address, peer_address, reset_on_close
 
 if TYPE_CHECKING:
     from omnicorn.bridge.scope import Address, ServerAddress
@@ -44,8 +44,8 @@ logger = logging.getLogger("omnicorn.error")
 
 LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte."""
-LINGER_BYTES = 1 << 20
-"""Bytes it may go on sending."""
+LINGER_BYTES = 16 << 20
+"""Bytes it may go on sending: more than two sockets hold, so that it finds our answer."""
 
 # What the deadline is for.
 _SILENCE, _HEAD, _BODY, _IDLE, _WRITE, _LINGER, _CLOSE = range(7)
@@ -383,6 +383,9 @@ class Connection:
         if transport is None or self._timing >= _LINGER:
             return
         if engine.cut:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                reset_on_close(sock)
             self._cut()
             return
         lingers = engine.expects_more and transport.can_write_eof()

@@ -96,10 +96,19 @@ async def serve(app: Application | str | None = None, config: Config | None = No
         stop.set()
 
     with _signals(on_signal):
-        await server.start()
+        starting = asyncio.ensure_future(server.start())
+        stopping = asyncio.ensure_future(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopping
+            else:
+                logger.warning("The start is cancelled")
         finally:
+            stopping.cancel()
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             await server.stop()
 
 

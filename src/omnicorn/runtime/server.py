@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omnicorn.bridge.lifespan import Lifespan
 from omnicorn.connections.service import Service, Timeouts
@@ -28,7 +28,7 @@ from omnicorn.transports.sockets import Listeners
 from omnicorn.transports.sockets import listen as open_listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import TextIO
 
     from omnicorn.bridge.http import Application
     from omnicorn.config import Config
@@ -70,6 +70,7 @@ class Server:
         self._acceptors: list[asyncio.AbstractServer] = []
         self._stopping: asyncio.Future[None] | None = None
         self._hurry: asyncio.Event | None = None
+        self._log_file: TextIO | None = None
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -93,9 +94,15 @@ class Server:
         app = load(self._app, config)
         loop = AsyncioLoop(asyncio.get_running_loop())
         self._hurry = asyncio.Event()
-        self._service = service = make_service(app, loop, config)
+        access_log = self._open_log(loop) if config.access_log else None
+        self._service = service = make_service(app, loop, config, access_log)
         self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
-        await lifespan.startup()
+        try:
+            await lifespan.startup()
+        except BaseException:
+            lifespan.cancel()
+            self._close_log()
+            raise
         service.state = lifespan.state
         try:
             self._listeners = open_listeners(
@@ -112,6 +119,7 @@ class Server:
         except BaseException:
             self._close_listeners()
             await self._shut_down_application()
+            self._close_log()
             raise
         for address in self.addresses:
             logger.info("omnicorn is serving on %s", address)
@@ -133,15 +141,48 @@ class Server:
             self._close_listeners()
             await self._drain(self._service)
             await self._shut_down_application()
-            if self._service.access_log is not None:
-                self._service.access_log.flush()
+            self._close_log()
         finally:
             stopping.set_result(None)
 
     def hurry(self) -> None:
-        """Whoever is still waiting for exchanges to finish: cancel them now."""
+        """Wait no longer: cancel the exchanges, or else the shutdown that `stop` waits for."""
         if self._hurry is not None:
             self._hurry.set()
+
+    def _open_log(self, loop: AsyncioLoop) -> AccessLog | AccessLogger:
+        """The access log as configured: the operator's logger, a file, or standard output."""
+        from omnicorn.observability.access_log import (
+            DEFAULT_FORMAT,
+            AccessLog,
+            AccessLogger,
+            stream_writer,
+        )
+        from omnicorn.observability.logs import access_logger, wants_colors
+
+        config = self.config
+        text = config.access_log_format or DEFAULT_FORMAT
+        configured = access_logger()
+        if configured is not None:
+            return AccessLogger(text, configured)
+        stream = sys.stdout
+        path = config.access_log_file
+        if path is not None and path != "-":
+            try:
+                stream = self._log_file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            except OSError as exc:
+                raise ConfigError(
+                    f"access_log_file: {path} cannot be opened: {exc.strerror}", "access_log_file"
+                ) from None
+        colors = wants_colors(stream, config.use_colors)
+        return AccessLog(text, stream_writer(stream), loop.call_soon, colors=colors)
+
+    def _close_log(self) -> None:
+        service = self._service
+        if service is not None and service.access_log is not None:
+            service.access_log.flush()
+        if self._log_file is not None:
+            self._log_file.close()
 
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:
@@ -186,11 +227,21 @@ class Server:
 
     async def _shut_down_application(self) -> None:
         lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
-            try:
-                await lifespan.shutdown()
-            except LifespanFailed as exc:
-                logger.error("The application's shutdown failed: %s", exc)
+        if lifespan is None:
+            return
+        self._hurry = hurry = asyncio.Event()  # who was in a hurry before has been served
+        shutdown = asyncio.ensure_future(lifespan.shutdown())
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            await asyncio.wait((shutdown, hurried), return_when=asyncio.FIRST_COMPLETED)
+            if not shutdown.done():
+                logger.warning("The application's shutdown is cancelled")
+                lifespan.cancel()
+            await shutdown
+        except LifespanFailed as exc:
+            logger.error("The application's shutdown failed: %s", exc)
+        finally:
+            hurried.cancel()
 
 
 def load(app: Application | str | None, config: Config) -> Application:
@@ -207,7 +258,12 @@ def load(app: Application | str | None, config: Config) -> Application:
     return target
 
 
-def make_service(app: Application, loop: AsyncioLoop, config: Config) -> Service:
+def make_service(
+    app: Application,
+    loop: AsyncioLoop,
+    config: Config,
+    access_log: AccessLog | AccessLogger | None,
+) -> Service:
     """Translate the configuration into what connections share."""
     trusted = None
     if config.proxy_headers and config.forwarded_allow_ips:
@@ -231,7 +287,7 @@ def make_service(app: Application, loop: AsyncioLoop, config: Config) -> Service
         ),
         root_path=config.root_path,
         limit_concurrency=config.limit_concurrency,
-        access_log=make_access_log(loop.call_soon, config) if config.access_log else None,
+        access_log=access_log,
         trusted=trusted,
         server_header=config.server_header,
         date_header=config.date_header,
@@ -239,32 +295,3 @@ def make_service(app: Application, loop: AsyncioLoop, config: Config) -> Service
             (name.lower().encode(), value.encode("latin-1")) for name, value in config.headers
         ],
     )
-
-
-def make_access_log(
-    call_soon: Callable[[Callable[[], object]], object], config: Config
-) -> AccessLog | AccessLogger:
-    """The access log as configured: a logger of the operator's, a file, or standard output."""
-    from omnicorn.observability.access_log import (
-        DEFAULT_FORMAT,
-        AccessLog,
-        AccessLogger,
-        stream_writer,
-    )
-    from omnicorn.observability.logs import access_logger, wants_colors
-
-    text = config.access_log_format or DEFAULT_FORMAT
-    configured = access_logger()
-    if configured is not None:
-        return AccessLogger(text, configured)
-    path = config.access_log_file
-    stream: Any = sys.stdout
-    if path not in (None, "-"):
-        try:
-            stream = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  # the process's
-        except OSError as exc:
-            raise ConfigError(
-                f"access_log_file: {path} cannot be opened: {exc.strerror}", "access_log_file"
-            ) from None
-    colors = wants_colors(stream, config.use_colors)
-    return AccessLog(text, stream_writer(stream), call_soon, colors=colors)

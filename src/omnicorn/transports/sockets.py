@@ -31,6 +31,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -510,6 +511,19 @@ def peer_address(where: object) -> tuple[str, int] | None:
         except OSError:
             return None
     return _inet(where)
+
+
+def reset_on_close(sock: Any) -> None:
+    """Make the closing of a connection a reset, which no peer takes for the end of a body.
+
+    Args:
+        sock: A connected socket, or what asyncio shows of one; only its ``fileno`` is used.
+    """
+    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        try:
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass  # a unix socket has no reset; the close is all there is
 
 
 def _inet(name: object) -> tuple[str, int] | None:

@@ -98,12 +98,14 @@ async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """``n`` pieces of ``size`` bytes, of unknown length."""
     size = number(scope, "size", 5)
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for index in range(number(scope, "n", 3)):
-        body = b"%d" % (index % 10) * size
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        await asyncio.sleep(0)
-    await send({"type": "http.response.body"})
-    say("stream sent")
+    try:
+        for index in range(number(scope, "n", 3)):
+            body = b"%d" % (index % 10) * size
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body"})
+    finally:
+        say("stream ended")
 
 
 async def endless(scope: dict[str, Any], receive: Any, send: Any) -> None:

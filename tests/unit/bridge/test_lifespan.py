@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     App = Callable[..., Awaitable[None]]
 
 MODES = ["auto", "on"]
-no_dict = pytest.mark.xfail(
-    strict=True, reason="Lifespan._send takes every message for a dict: AttributeError"
-)
 
 
 async def good(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -273,14 +270,7 @@ def test_messages_out_of_order_raise_in_the_application(
         assert outcome == [f"the message {kind!r} cannot be sent during lifespan {phase}"]
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
-        {},
-        pytest.param(None, marks=no_dict),
-        pytest.param("lifespan.startup.complete", marks=no_dict),
-    ],
-)
+@pytest.mark.parametrize("event", [{}, None, "lifespan.startup.complete"])
 def test_what_is_no_message_at_all_raises_in_the_application(loop: ManualLoop, event: Any) -> None:
     raised: list[BaseException] = []
 

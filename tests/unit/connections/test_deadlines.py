@@ -170,10 +170,6 @@ def test_a_held_up_loop_meets_all_deadlines_late_and_goes_on(
     assert [len(item.met) for item in items] == [2, 1, 1, 1]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Deadlines._expire arms no nearer timer if a watch() within it armed a farther one",
-)
 def test_a_far_deadline_set_while_others_are_asked_does_not_delay_a_near_one(
     loop: ManualLoop, deadlines: Deadlines
 ) -> None:

@@ -211,6 +211,21 @@ def test_an_upload_in_flight_goes_on_during_the_drain(
     assert served.peer.eof and idle == ["idle"]
 
 
+def test_the_rest_of_an_answered_upload_is_awaited_before_the_close(
+    serve: Serve, http_request: Request, idle: list[str]
+) -> None:
+    served = serve()
+    served.send(http_request("POST", "/", "content-length: 4") + b"ab")
+    served.exchange.respond(403)
+    served.exchange.finish()
+    drain(served, idle)
+    assert not served.peer.eof
+
+    served.send(b"cd")
+    assert served.peer.eof and not served.peer.was_reset
+    assert idle == ["idle"]
+
+
 def test_a_connection_that_comes_during_the_drain_is_closed(serve: Serve, idle: list[str]) -> None:
     served = serve()
     served.get()
@@ -293,12 +308,8 @@ def test_cancel_ends_every_application_and_every_connection(
     assert caplog.records == []
 
 
-def test_cancel_in_the_turn_of_a_request_counts_it_out(
-    serve: Serve, http_request: Request, eager: bool, request: pytest.FixtureRequest
-) -> None:
-    if not eager:
-        reason = "a task cancelled before its first step never reaches HTTPCycle.run's finally"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_cancel_in_the_turn_of_a_request_counts_it_out(serve: Serve, http_request: Request) -> None:
+    """A task that is cancelled before its first step never enters its coroutine."""
     served = serve()
     served.peer.send(http_request("GET", "/"))
     served.loop.call_soon(served.service.cancel)
@@ -385,13 +396,7 @@ async def fails(scope: Any, receive: Any, send: Any) -> None:
     [
         (hello, None),
         (hello, 0),
-        pytest.param(
-            fails,
-            None,
-            marks=pytest.mark.xfail(
-                strict=True, reason="HTTPCycle.run keeps its error in a local: a cycle by traceback"
-            ),
-        ),
+        (fails, None),
     ],
 )
 def test_no_exchange_waits_for_the_garbage_collector_when_its_connection_is_gone(
@@ -408,9 +413,6 @@ def test_no_exchange_waits_for_the_garbage_collector_when_its_connection_is_gone
         logging.disable(logging.NOTSET)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Connection and Http1Engine keep each other after connection_lost"
-)
 def test_a_connection_that_is_gone_leaves_no_reference_cycle(
     serve: Serve, garbage: Callable[[], list[str]]
 ) -> None:

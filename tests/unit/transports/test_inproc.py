@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,7 +64,12 @@ def peer(loop: ManualLoop, port: Port) -> Peer:
 
 def test_callbacks_run_in_the_order_they_were_asked_for(loop: ManualLoop) -> None:
     seen: list[int] = []
-    loop.call_soon(lambda: (seen.append(1), loop.call_soon(lambda: seen.append(3))))
+
+    def first() -> None:
+        seen.append(1)
+        loop.call_soon(lambda: seen.append(3))
+
+    loop.call_soon(first)
     loop.call_soon(lambda: seen.append(2))
 
     loop.run_until_idle()
@@ -114,7 +120,7 @@ def test_after_a_jump_timers_fire_late(loop: ManualLoop) -> None:
 def test_timers_of_one_time_fire_in_the_order_they_were_set(loop: ManualLoop) -> None:
     seen: list[int] = []
     for number in range(5):
-        loop.call_at(loop.time() + 1.0, lambda number=number: seen.append(number))
+        loop.call_at(loop.time() + 1.0, partial(seen.append, number))
 
     loop.advance(1.0)
 
@@ -433,13 +439,13 @@ def test_close_sends_what_is_unsent_and_then_loses_the_connection(
     peer.transport.close()
     peer.transport.write(b"too late")
     loop.run_until_idle()
-    assert port.calls == [] and not peer.eof and peer.transport.is_closing
+    assert (port.calls, peer.eof, peer.transport.is_closing) == ([], False, True)
 
     peer.resume()
     loop.run_until_idle()
     assert peer.received == b"x" * 30
-    assert port.calls == ["lost"] and port.lost is None
-    assert peer.eof and not peer.was_reset and peer.transport.is_lost
+    assert (port.calls, port.lost) == (["lost"], None)
+    assert (peer.eof, peer.was_reset, peer.transport.is_lost) == (True, False, True)
 
 
 def test_write_eof_ends_our_side_after_what_is_unsent(loop: ManualLoop, port: Port) -> None:
@@ -451,12 +457,12 @@ def test_write_eof_ends_our_side_after_what_is_unsent(loop: ManualLoop, port: Po
     with pytest.raises(RuntimeError, match="write_eof"):
         peer.transport.write(b"more")
     loop.run_until_idle()
-    assert not peer.eof
+    assert (peer.eof, peer.received) == (False, b"")
 
     peer.resume()
     peer.send(b"still talking")
     loop.run_until_idle()
-    assert peer.eof and len(peer.received) == 30
+    assert (peer.eof, peer.received) == (True, b"x" * 30)
     assert port.calls == [b"still talking"]
 
 

@@ -354,13 +354,13 @@ class Http1Engine(Generic[Owner]):
         self._keep_alive = head.keep_alive
         self.local = LOCAL[L_IDLE + L_REQUEST]
         framing = head.framing
+        self._remaining = head.length
         if framing == NO_BODY:
             self.remote = COMPLETE
         else:
             self.remote = BODY
             self._expecting = head.expects_continue
             self._unread = 0
-            self._remaining = head.length
             self._decoder = ChunkedDecoder(self._parser.limits) if framing == CHUNKED else None
         handler = self._owner.on_request(self, head)
         if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
@@ -468,9 +468,9 @@ class Http1Engine(Generic[Owner]):
             encoded = self._responses.encode(key)
         self.local = local
         head = self._head
-        # After an unanswered Expect the peer may or may not send its body: only closing
-        # tells where the next request would begin.
-        if encoded.close or self._expecting:
+        # After an unanswered Expect the peer may or may not send its body, and a long one
+        # would not be read to its end: closing tells where the next request would begin.
+        if encoded.close or self._expecting or self._remaining > DISCARD:
             self._keep_alive = False
         length = encoded.length
         self._announced_trailers = trailers

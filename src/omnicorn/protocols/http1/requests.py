@@ -37,6 +37,9 @@ CHUNKED = 2
 SHORT = 512
 """Bytes up to which a whole head is remembered."""
 
+_ROOM = 256  # lines of one name that may be remembered ...
+_PATIENCE = 65536  # ... and unknown ones after which as many may be again
+
 # What a `connection` field says.
 _KNOWN, _CLOSE, _KEEP_ALIVE, _UPGRADE = 1, 2, 4, 8
 
@@ -70,14 +73,15 @@ class _Name:
     """A field name seen before, and how many of its lines may still be remembered.
 
     A name with more distinct values than that (cookies, trace numbers) is not worth the
-    memory: its lines are checked each time, and displace nothing.
+    memory: its lines are checked each time, and displace nothing. After many of them it
+    gets another chance, so that nobody can spoil a name for good.
     """
 
     __slots__ = ("lower", "room")
 
     def __init__(self, lower: bytes) -> None:
         self.lower = lower
-        self.room = 256
+        self.room = _ROOM
 
 
 class RequestParser:
@@ -284,9 +288,11 @@ class RequestParser:
         pair = (known.lower, value.strip(b" \t"))
         if known.lower == b"host" and not is_host(pair[1]):
             raise RemoteProtocolError("the host field is malformed")
-        if known.room:
-            known.room -= 1
+        known.room -= 1
+        if known.room >= 0:
             self._field_lines.remember(line, pair, len(line))
+        elif known.room < -_PATIENCE:
+            known.room = _ROOM
         return pair
 
     def _learn_name(self, name: bytes) -> _Name | None:
@@ -340,12 +346,12 @@ def _all_tokens(headers: list[_Pair], name: bytes) -> list[bytes]:
 
 
 def _explain_request_line(line: bytes) -> str:
+    if line.startswith(b"\x16\x03"):
+        return "this is a TLS handshake, and the port speaks plain HTTP"
     if line.endswith(b"HTTP/2.0"):
         return "the request line names HTTP/2.0, which does not start this way"
     if b"HTTP/" not in line:
         return "the request line names no HTTP version"
-    if line.startswith(b"\x16\x03"):
-        return "this is a TLS handshake, and the port speaks plain HTTP"
     return "the request line is malformed"
 
 

@@ -166,9 +166,7 @@ def test_every_input_of_our_side_is_tried() -> None:
 
 @pytest.mark.parametrize("event", LOCAL_VERBS)
 @pytest.mark.parametrize("state", LOCAL_STATES)
-def test_a_verb_leads_where_the_table_says_or_raises(
-    connect: Any, state: str, event: str
-) -> None:
+def test_a_verb_leads_where_the_table_says_or_raises(connect: Any, state: str, event: str) -> None:
     verb, trailers = LOCAL_VERBS[event]
     recorder = connect(pipeline=False)
     engine = recorder.engine
@@ -192,7 +190,7 @@ def test_a_request_reaches_only_an_idle_side(connect: Any, state: str) -> None:
     LOCAL_WAYS[state](recorder, False)
     seen = len(recorder.requests)
     recorder.feed(GET)
-    if ("IDLE", "REQUEST") == (state, "REQUEST"):
+    if (state, "REQUEST") == ("IDLE", "REQUEST"):
         assert local_state(recorder.engine) == LOCAL_TRANSITIONS["IDLE", "REQUEST"]
         assert len(recorder.requests) == seen + 1
     else:
@@ -295,9 +293,7 @@ def test_every_state_of_the_peer_is_tried() -> None:
         ("BODY", "END", b"1234"),
     ],
 )
-def test_bytes_lead_where_the_table_says(
-    connect: Any, state: str, event: str, data: bytes
-) -> None:
+def test_bytes_lead_where_the_table_says(connect: Any, state: str, event: str, data: bytes) -> None:
     recorder = connect(pipeline=False)
     REMOTE_WAYS[state](recorder)
     assert remote_state(recorder.engine) == state
@@ -346,7 +342,7 @@ def test_the_next_request_needs_both_sides_complete(connect: Any, state: str) ->
             recorder.answer()
         recorder.flush()
         before = snapshot(recorder)
-        if ("COMPLETE", "PROCEED") == (state, "PROCEED") and response_is_complete:
+        if (state, "PROCEED") == ("COMPLETE", "PROCEED") and response_is_complete:
             engine.proceed()
             assert remote_state(engine) == REMOTE_TRANSITIONS["COMPLETE", "PROCEED"]
             assert local_state(engine) == LOCAL_TRANSITIONS["COMPLETE", "PROCEED"]
