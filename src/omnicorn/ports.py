@@ -106,7 +106,10 @@ class Timer(Protocol):
 
 
 class Waiter(Protocol):
-    """Something one task awaits and another part of the program wakes."""
+    """Something one task awaits and another part of the program wakes.
+
+    Whether a waiter is done after its task was cancelled differs between loops: ask.
+    """
 
     def done(self) -> bool: ...
     def set_result(self, result: None, /) -> object: ...
@@ -152,7 +155,12 @@ class Loop(Protocol):
 
 
 class Transport(Protocol):
-    """The part of asyncio's transports that is used, and ``sendfile``."""
+    """The part of asyncio's transports that is used.
+
+    Until ``connection_lost`` every verb is harmless, after it none may be called.
+    ``resume_reading`` and ``pause_reading`` may be said twice. ``abort`` drops what is
+    unwritten; whether the peer sees a reset is the kernel's choice, unless asked for.
+    """
 
     def write(self, data: bytes, /) -> object: ...
     def writelines(self, pieces: list[bytes], /) -> object: ...
@@ -182,6 +190,10 @@ class ConnectionPort(Protocol):
 
 class Stream(Protocol):
     """One request's way back: verbs that only append bytes."""
+
+    @property
+    def is_responding(self) -> bool:
+        """A response has begun and has not ended."""
 
     def send_informational(self, status: int, headers: Headers) -> None:
         """A 1xx response; silently nothing for a peer that cannot take one."""

@@ -371,13 +371,6 @@ class ServerProcess:
             return False
         return True
 
-    def abandon(self) -> None:
-        """The test has failed, and the server is beyond an orderly end: kill it."""
-        self.process.kill()
-        self.process.wait()
-        self.expected_code = None
-        self.expects_errors = True
-
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, unless it has ended, and wait; returns its exit code."""
         if self.process.poll() is None:

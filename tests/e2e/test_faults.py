@@ -7,6 +7,7 @@ its memory has not grown with the number of clients.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import Serve, ServerProcess, Wire
 
@@ -152,36 +154,21 @@ def test_resets_are_survived(
     limits.kept(megabytes=8)
 
 
-@pytest.mark.parametrize(
-    "loop",
-    [
-        pytest.param(
-            "asyncio",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a lost transport swallows what is written and never blocks, so an "
-                "application that awaits nothing but send holds the loop for ever: "
-                "Connection.on_full should block the engine when transport.is_closing()",
-            ),
-        ),
-        "uvloop",
-    ],
-)
-def test_a_reset_ends_a_response_whose_application_never_pauses(serve: Serve, loop: str) -> None:
-    server = serve("plain:app", "--no-access-log", loop=loop)
-    wires = [server.connect() for _ in range(40)]
-    for wire in wires:
-        wire.send(GET % b"/flood")
-        wire.head()
-    for wire in wires:
-        wire.take(2 * MB)  # a server that can write does not wait, and so does not look
-    for wire in wires:
-        wire.reset()
-    try:
-        server.wait_for("flood ended", 40, seconds=3)
-    except AssertionError:
-        server.abandon()  # it would fill the log with complaints until it is killed
-        raise
+def test_a_reset_ends_a_response_whose_application_awaits_nothing_but_send(
+    serve: Serve, loop_name: str, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    wire = server.connect()
+    wire.send(GET % b"/oblivious?%b" % bytes(fifo))
+    assert wire.head().status == 200
+    server.wait_for("blocking")
+
+    wire.reset()
+    fifo.write_text("go on")
+
+    assert "raised ClientDisconnected" in server.wait_for("send (raised|never)")
 
 
 @pytest.mark.xfail(
@@ -273,6 +260,33 @@ def test_fifty_slow_readers_cost_what_their_buffers_hold(
         wire.reset()
     server.wait_for("stream ended", 50)
     limits.kept(megabytes=25)
+
+
+def test_a_fast_reader_of_an_endless_response_does_not_keep_others_waiting(
+    serve: Serve, loop_name: str
+) -> None:
+    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    fast = server.connect()
+    enough = threading.Event()
+
+    def read() -> None:
+        while not enough.is_set():
+            assert fast.sock.recv(1 << 20)
+
+    fast.send(GET % b"/flood")
+    assert fast.head().status == 200
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(20):
+            began = time.monotonic()
+            assert server.get("/").status == 200
+            assert time.monotonic() - began < 2
+    finally:
+        enough.set()
+        reader.join()
+        fast.reset()
+    server.wait_for("flood ended")
 
 
 def test_a_reader_that_stops_is_cut_after_the_write_timeout(serve: Serve, loop_name: str) -> None:

@@ -39,6 +39,7 @@ def until_refused(server: ServerProcess) -> None:
     deadline = time.monotonic() + 10
     while not server.refuses():
         assert time.monotonic() < deadline, "it still accepts connections"
+        time.sleep(0.01)  # every one of these is a connection that the server has to close
 
 
 # ---------------------------------------------------------------- what it cannot start

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 HTTP_DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
 
 
-
 @pytest.fixture(scope="module")
 def server(serve_module: Serve) -> ServerProcess:
     return serve_module("plain:app", "--no-access-log")

@@ -249,7 +249,9 @@ class HTTPCycle:
             try:
                 keep_on = self._stream.send_data(body, not more)
             except LocalProtocolError as exc:
-                self.sent -= len(body)
+                if self._stream.is_responding:  # refused, and nothing of it was sent
+                    self._phase = BODY
+                    self.sent -= len(body)
                 raise ASGIError(f"http.response.body: {exc}") from None
             if not keep_on and more:
                 await self._wait_to_write()

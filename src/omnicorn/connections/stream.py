@@ -199,6 +199,15 @@ class Connection:
 
     def on_full(self) -> None:
         self.flush()
+        engine = self.engine
+        if not engine.blocked:
+            # The peer keeps up, but others want their turn: let the application pause once.
+            engine.blocked = True
+            self._service.loop.call_soon(self._unblock)
+
+    def _unblock(self) -> None:
+        if self._timing != _WRITE and self._transport is not None:
+            self.resume_writing()
 
     def on_readable(self, wanted: bool) -> None:
         transport = self._transport

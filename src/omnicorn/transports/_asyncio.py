@@ -103,6 +103,8 @@ class AsyncioLoop:
             data = await self._run_blocking(os.pread, file, size, offset + sent)
             if not data:
                 break
+            if transport.is_closing():
+                raise ClientDisconnected("the client has disconnected")
             transport.write(data)
             await self._written(transport, stall)
             sent += len(data)

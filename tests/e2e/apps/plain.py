@@ -164,6 +164,24 @@ async def flood(scope: dict[str, Any], receive: Any, send: Any) -> None:
         say("flood ended")
 
 
+async def oblivious(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Block the whole loop until the fifo of the query is written, then send without a pause."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    await asyncio.sleep(0.01)  # the head leaves
+    say("blocking")
+    with open(scope["query_string"]) as fifo:
+        fifo.read()
+    block = b"x" * 65537
+    try:
+        for _ in range(500):
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+    except OSError as error:
+        say(f"send raised {type(error).__name__}")
+        raise
+    say("send never raised")
+
+
 async def hold(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Keep this exchange until somebody asks for /release."""
     say("holding")
@@ -207,6 +225,7 @@ ROUTES = {
     "/watch": watch,
     "/deaf": deaf,
     "/flood": flood,
+    "/oblivious": oblivious,
     "/hold": hold,
     "/release": release,
     "/fail": fail,

@@ -131,7 +131,7 @@ class ChunkedDecoder:
     def _keep_line(self, data: bytes, position: int, trailer: bool) -> None:
         """Keep an incomplete line for the next segment, within its limit."""
         line = data[position:]
-        if trailer:
+        if trailer and line != b"\r":  # which may be the beginning of the end
             self._check_trailer_size(line, len(line))
         if b"\n" in line:
             raise RemoteProtocolError("a bare LF stands in the chunked framing")

@@ -316,7 +316,7 @@ class Http1Engine(Generic[Owner]):
                 if not data:
                     return None
         limits = self._parser.limits
-        if data.endswith(b"\r\n\r\n") and len(data) <= min(limits.line, limits.head):
+        if data.endswith(b"\r\n\r\n") and len(data) <= limits.line:
             # Most segments are one head and nothing else: parsing it shows whether this one
             # is, and spares looking for the empty line.
             head = self._parser.parse(data)
@@ -332,7 +332,7 @@ class Http1Engine(Generic[Owner]):
             self._scanned = len(data)
             return None
         end = found + 4
-        if end > min(limits.line, limits.head):
+        if end > limits.line:
             self._parser.check_size(data, end)
         block = data[:end]
         head = self._parser.heads.get(block) if end <= SHORT else None

@@ -103,7 +103,9 @@ class RequestParser:
     )
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits = limits or Limits()
+        if limits.line > limits.head - 2:  # a longer line could not be the reason of a refusal
+            self.limits = limits._replace(line=limits.head - 2)
         self.heads: Memo[bytes, Head] = Memo(1024, SHORT)
         self._request_lines: Memo[bytes, _Line] = Memo(2048, 512)
         self._field_lines: Memo[bytes, _Pair] = Memo(4096, 256)

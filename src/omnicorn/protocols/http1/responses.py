@@ -14,15 +14,13 @@ Rules of this file:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from omnicorn.errors import LocalProtocolError
 from omnicorn.http.fields import list_tokens, match_token, match_value
 from omnicorn.http.memo import Memo
 from omnicorn.http.status import forbids_content, status_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _HEADERS = "a list of (name, value) pairs of bytes"
 
@@ -80,6 +78,8 @@ class ResponseEncoder:
         Raises:
             LocalProtocolError: Naming the field that cannot be sent and why.
         """
+        if type(key[0]) is not int:  # 200.0 == 200, and would find it in the memory
+            return self._encode(key)
         try:
             head = self.heads.get(key)
         except TypeError:
@@ -95,6 +95,7 @@ class ResponseEncoder:
                 f"a final response's status must be an integer from 200 to 999, not {status!r}"
             )
         out = [status_line(status)]
+        size = 0
         length = -1
         close = False
         own = 0
@@ -108,6 +109,7 @@ class ResponseEncoder:
                 sound = False
             if not sound:
                 raise _explain(pair)
+            size += len(value)
             if line_start is not _SPECIAL:
                 out.append(line_start + value + b"\r\n")
                 continue
@@ -132,7 +134,8 @@ class ResponseEncoder:
                 out.append(b"%b: %b\r\n" % (name, value))
             # transfer-encoding (ASGI: must be ignored) and keep-alive are dropped.
         lines = b"".join(out)
-        return self.heads.remember(key, ResponseHead(status, lines, length, close, own), len(lines))
+        head = ResponseHead(status, lines, length, close, own)
+        return self.heads.remember(key, head, size + len(lines))
 
     def _learn_name(self, name: bytes) -> bytes:
         """The start of a line with this name; `_SPECIAL` for those that are looked at."""
@@ -144,6 +147,8 @@ class ResponseEncoder:
     def encode_fields(self, headers: Iterable[Any]) -> bytes:
         """Field lines of an informational response or a trailer section, checked."""
         lines = []
+        if not isinstance(headers, Iterable):
+            raise _explain(headers)
         for pair in headers:
             name, value = _check_pair(pair)
             if name.lower() in (b"content-length", b"transfer-encoding", b"connection", b"host"):

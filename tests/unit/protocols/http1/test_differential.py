@@ -41,9 +41,16 @@ class Parts(NamedTuple):
 Seen = Parts | str
 
 
+def folded(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """A coding without its case: it has none (RFC 9112 §7), and h11 reports it lower-case."""
+    name, value = pair
+    return (name, value.lower()) if name == b"transfer-encoding" else pair
+
+
 def parts(method: bytes, target: bytes, version: bytes, headers: Any, content: bytes) -> Parts:
     """In one form for all: an absolute target is its path, and its authority the host."""
     headers = tuple((bytes(name).lower(), bytes(value).strip(b" \t")) for name, value in headers)
+    headers = tuple(map(folded, headers))
     absolute = re.fullmatch(rb"(?i:https?)://([^/?]*)(.*)", target)
     if absolute:
         authority, target = absolute.groups()
@@ -66,7 +73,7 @@ def by_us(connect: Any, data: bytes) -> Seen:
             head.raw_path,
             head.query,
             head.version.encode(),
-            head.headers,
+            tuple(map(folded, head.headers)),
             request.body,
         )
     return REFUSED if recorder.engine.error is not None else MORE
@@ -392,8 +399,10 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def direction(ours: Seen, theirs: Seen) -> str:
-    if ours in (theirs, MORE):
-        return "equal"  # a head is judged when it is complete: what we wait for is open
+    if ours == theirs:
+        return "equal"
+    if ours == MORE and theirs == REFUSED:
+        return "equal"  # a head is judged when it is complete: whether we take it is open
     if ours == REFUSED:
         return "stricter"
     if theirs == REFUSED:
