@@ -327,10 +327,6 @@ def test_an_application_may_use_trio_itself(play: Play) -> None:
 # A peer that reads as fast as the application sends: the transport never fills.
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="send() never gives way while the peer keeps up: one stream can hold the loop",
-)
 def test_an_application_that_only_sends_lets_others_have_their_turn() -> None:
     loop = ManualLoop()
     done: list[str] = []

@@ -236,9 +236,6 @@ def test_what_the_kernel_cannot_send_from_is_copied(
     run(main)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="AsyncioLoop._copy writes to a transport that has closed during the read"
-)
 @pytest.mark.parametrize("how", ["leave", "abort"])
 def test_a_connection_that_ends_while_its_file_is_copied_is_noticed(
     run: Run, file: int, monkeypatch: pytest.MonkeyPatch, how: str

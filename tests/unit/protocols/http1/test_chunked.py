@@ -161,15 +161,7 @@ def test_trailers_are_bounded_however_they_come(
     assert caught.value.status == 431
 
 
-CR_AT_THE_EDGE = pytest.mark.xfail(
-    strict=True,
-    reason="the CR of the last empty line is held against the limit when it comes alone",
-)
-
-
-@pytest.mark.parametrize(
-    "room", [pytest.param(n, marks=CR_AT_THE_EDGE if n in (0, 1) else ()) for n in range(-3, 4)]
-)
+@pytest.mark.parametrize("room", range(-3, 4))
 def test_the_edge_of_the_trailer_limit_does_not_depend_on_the_cut(room: int) -> None:
     data = trailers(3, 50)
 

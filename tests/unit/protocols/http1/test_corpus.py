@@ -6,8 +6,7 @@
   ``path`` alone is Unicode), and ``closes``, whether the connection ends by itself.
 * invalid: ``status`` of the refusal (0: none is sent), ``served``, the requests answered with
   200 before it, ``begun``, the requests that the application saw (``served`` if absent).
-* both: ``why``, and ``limits``, ``eof`` (the peer ends); ``known_bug`` says what is wrong today,
-  ``known_bug_in`` which of the tests below shows it (``case`` if absent, ``cut``, ``later``).
+* both: ``why``, and ``limits``, ``eof`` (the peer ends).
 
 Each case is fed whole, byte by byte, and in two segments cut at every offset (at a sample for
 long ones); with a memory that has never seen it and one that has; answered within the upcall
@@ -35,20 +34,17 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n%b\r\
 OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n%b\r\n"
 
 
-def cases(kind: str, test: str = "case") -> list[Any]:
+def cases(kind: str) -> list[Any]:
     found = []
     for path in sorted((CORPUS / kind).glob("*.toml")):
         want = tomllib.loads(path.read_text("utf-8"))
-        bug = want.pop("known_bug", None)
-        shows = want.pop("known_bug_in", ["case"])
-        marks = [pytest.mark.xfail(strict=True, reason=bug)] if bug and test in shows else []
         data = path.with_suffix(".http").read_bytes()
-        found.append(pytest.param(data, want, id=f"{kind}/{path.stem}", marks=marks))
+        found.append(pytest.param(data, want, id=f"{kind}/{path.stem}"))
     return found
 
 
-def all_cases(test: str) -> list[Any]:
-    return cases("valid", test) + cases("invalid", test)
+def all_cases() -> list[Any]:
+    return cases("valid") + cases("invalid")
 
 
 def raw(text: str) -> bytes:
@@ -138,7 +134,7 @@ def test_an_invalid_case_is_refused(connect: Any, data: bytes, want: dict[str, A
         assert len(recorder.requests) == want.get("begun", served)
 
 
-@pytest.mark.parametrize(("data", "want"), all_cases("cut"))
+@pytest.mark.parametrize(("data", "want"), all_cases())
 def test_how_the_network_cuts_it_changes_nothing(
     connect: Any, data: bytes, want: dict[str, Any]
 ) -> None:
@@ -149,7 +145,7 @@ def test_how_the_network_cuts_it_changes_nothing(
         assert cut == whole, f"cut at {offset}: {data[:offset][-20:]!r} | {data[offset:][:20]!r}"
 
 
-@pytest.mark.parametrize(("data", "want"), all_cases("later"))
+@pytest.mark.parametrize(("data", "want"), all_cases())
 def test_an_answer_that_comes_later_changes_nothing(
     connect: Any, data: bytes, want: dict[str, Any]
 ) -> None:
@@ -160,7 +156,7 @@ def test_an_answer_that_comes_later_changes_nothing(
         assert outcome_of(connect, [data[:offset], data[offset:]], want, LATER) == whole
 
 
-@pytest.mark.parametrize(("data", "want"), all_cases("memory"))
+@pytest.mark.parametrize(("data", "want"), all_cases())
 def test_what_the_parser_remembers_changes_nothing(
     connect: Any, data: bytes, want: dict[str, Any]
 ) -> None:
@@ -174,7 +170,7 @@ def test_one_memory_for_the_whole_corpus_changes_nothing(connect: Any) -> None:
     """What one connection has said never shapes what another one gets."""
     shared = RequestParser()
     for _ in range(2):
-        for case in all_cases("memory"):
+        for case in all_cases():
             data, want = case.values
             if "limits" in want:
                 continue

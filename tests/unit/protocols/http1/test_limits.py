@@ -74,14 +74,7 @@ def test_the_fields(connect: Any, size: int, count: int, status: int) -> None:
     assert verdict(connect, fields_of(count), size) == status
 
 
-TINY_HEAD = pytest.mark.xfail(
-    strict=True, reason="414 or 431 by the cut where the head limit is hardly above the line limit"
-)
-
-
-@pytest.mark.parametrize(
-    "extra", [pytest.param(n, marks=TINY_HEAD if n < 2 else ()) for n in range(6)]
-)
+@pytest.mark.parametrize("extra", range(6))
 def test_small_limits_are_exact_at_every_cut(connect: Any, extra: int) -> None:
     """Each limit around the size of one request, at every cut: the same answer everywhere."""
     data = b"GET /abcdef HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"
