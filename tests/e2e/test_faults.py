@@ -171,11 +171,6 @@ def test_a_reset_ends_a_response_whose_application_awaits_nothing_but_send(
     assert "raised ClientDisconnected" in server.wait_for("send (raised|never)")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="reading pauses as soon as one byte waits behind the request in progress, and a paused "
-    "transport sees neither end nor reset: Http1Engine._steer should pause past HIGH_WATER only",
-)
 def test_a_reset_is_noticed_although_requests_wait_in_the_pipeline(
     serve: Serve, loop_name: str
 ) -> None:

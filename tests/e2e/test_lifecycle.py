@@ -282,9 +282,9 @@ def test_an_application_that_ignores_it_is_cancelled_at_the_end_of_the_grace(
 
 def test_a_second_signal_hurries(serve: Serve, loop_name: str) -> None:
     server = serve("plain:app", loop=loop_name)
-    with begin(server, "/deaf") as wire:
+    with begin(server, "/deaf") as wire, server.connect() as idle:
         server.kill()
-        until_refused(server)
+        assert idle.is_closed()  # the drain has begun
         began = time.monotonic()
 
         server.kill()
@@ -301,11 +301,11 @@ def test_the_end_of_the_grace_and_a_second_signal_also_end_requests_still_arrivi
     serve: Serve,
 ) -> None:
     server = serve("plain:app")
-    with server.connect() as wire:
+    with server.connect() as wire, server.connect() as idle:
         wire.send(HALF)
         server.wait_for("reading")
         server.kill()
-        until_refused(server)
+        assert idle.is_closed()
 
         server.kill()
 

@@ -122,23 +122,37 @@ def test_pipelined_requests_are_answered_in_order_and_one_at_a_time(
         assert served.run().endswith(b"\r\n\r\n%d" % number)
 
 
-def test_reading_pauses_while_a_pipelined_request_waits(
+def test_reading_pauses_while_many_pipelined_requests_wait(
     serve: Serve, http_request: Request
 ) -> None:
     served = serve()
     served.send(http_request("GET", "/one"))
-    assert served.peer.transport.is_reading
     served.send(http_request("GET", "/two"))
+    assert served.peer.transport.is_reading
+    served.send(http_request("GET", "/three") * (HIGH_WATER // 20))
     assert not served.peer.transport.is_reading
-    served.send(http_request("GET", "/three"))
+    served.send(http_request("GET", "/last"))
     assert served.peer.waiting
 
     served.exchange.respond()
-    served.exchange.respond()
-    served.run()
-    assert served.exchange.scope["path"] == "/three"
-    served.exchange.respond()
+    assert served.exchange.scope["path"] == "/two"
+    while served.exchange.scope["path"] != "/last":
+        served.exchange.respond()
+        served.run()
     assert served.peer.transport.is_reading
+
+
+def test_a_reset_is_noticed_although_a_request_waits_behind(
+    serve: Serve, http_request: Request
+) -> None:
+    served = serve()
+    served.send(http_request("GET", "/one") + http_request("GET", "/two"))
+    served.exchange.receive()
+    waiting = served.exchange.receive()
+    served.peer.reset()
+    served.run()
+
+    assert waiting.result == {"type": "http.disconnect"}
 
 
 def test_thousands_of_pipelined_requests_do_not_grow_the_stack(

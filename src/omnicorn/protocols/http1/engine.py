@@ -3,7 +3,8 @@
 Rules of this file:
 
 1. One exchange at a time. The next head is parsed when both sides of the current one are
-   complete (`states`); what arrives before waits, and reading pauses.
+   complete (`states`); what arrives before waits, and past `HIGH_WATER` bytes reading
+   pauses. Not at the first byte: a transport that does not read cannot tell of a reset.
 2. `receive` never raises and is never re-entered. A broken request is answered here
    (400, 408, 413, 414, 431, 501), a broken exchange whose response has begun is cut.
 3. How content is delimited is decided as late as possible: a response that is complete
@@ -295,7 +296,9 @@ class Http1Engine(Generic[Owner]):
         """Ask for more bytes, or for a pause, where that has changed."""
         if self.local == L_CLOSED:
             return
-        wanted = self._unread <= HIGH_WATER and not (self._buffer and self.remote == COMPLETE)
+        wanted = self._unread <= HIGH_WATER and not (
+            self.remote == COMPLETE and len(self._buffer) > HIGH_WATER
+        )
         if wanted != self.reading:
             self.reading = wanted
             self._owner.on_readable(wanted)
