@@ -138,7 +138,11 @@ class Loop(Protocol):
 
     @property
     def spawn(self) -> Callable[[Coroutine[Any, Any, None]], Task]:
-        """Run a coroutine as a task; the caller must keep what it returns."""
+        """Run a coroutine as a task; the caller must keep what it returns.
+
+        Its context variables are a copy of those the server was started with, not of
+        the caller's: the caller may be the step of another request.
+        """
 
     @property
     def run_blocking(self) -> Callable[..., Awaitable[Any]]:
@@ -194,6 +198,10 @@ class Stream(Protocol):
     @property
     def is_responding(self) -> bool:
         """A response has begun and has not ended."""
+
+    @property
+    def takes_content(self) -> bool:
+        """Whether the response that has begun has content: none for HEAD, 204, 304."""
 
     def send_informational(self, status: int, headers: Headers) -> None:
         """A 1xx response; silently nothing for a peer that cannot take one."""

@@ -32,6 +32,7 @@ from omnicorn.errors import ASGIError, ClientDisconnected, LocalProtocolError
 from omnicorn.ports import HIGH_WATER
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from omnicorn.errors import RemoteProtocolError
@@ -86,14 +87,18 @@ class HTTPCycle:
         status: The response's status; 0 before it is known.
         response_headers: The response's fields as the application gave them.
         sent: Content bytes handed over so far.
-        began: The loop's time when the head was complete; 0.0 where nobody asked.
-        duration: Seconds from there to the end of the response; set by who asked.
+        began: The loop's time when the head was complete; set only where the log asks.
+        duration: Seconds from there to the end of the response; set only where it asks.
         task: The application's task.
         finished: The application has returned.
     """
 
+    began: float
+    duration: float
+
     __slots__ = (
         "_app",
+        "_cancelled",
         "_carrier",
         "_delivered",
         "_ended",
@@ -102,7 +107,9 @@ class HTTPCycle:
         "_phase",
         "_pieces",
         "_readers",
+        "_stopping",
         "_stream",
+        "_told",
         "_trailers",
         "_writers",
         "began",
@@ -131,7 +138,10 @@ class HTTPCycle:
         self._ended = ended
         self._delivered = False
         self._entered = False
+        self._cancelled = False
         self._half_closed = False
+        self._stopping = False
+        self._told = False
         self._trailers: list[tuple[bytes, bytes]] | None = None
         self._readers: list[Waiter] | None = None
         self._writers: list[Waiter] | None = None
@@ -139,8 +149,6 @@ class HTTPCycle:
         self.status = 0
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.sent = 0
-        self.began = 0.0
-        self.duration = 0.0
         self.task: Task | None = None
         self.finished = False
 
@@ -153,30 +161,35 @@ class HTTPCycle:
         try:
             result = await self._app(self.scope, self.receive, self.send)
             if self._phase < DONE:
-                error = ASGIError(
-                    "the application returned without a response"
-                    if self._phase == START
-                    else "the application returned in the middle of its response"
-                )
+                if not self._told:  # else it only does as it was told
+                    error = ASGIError(
+                        "the application returned without a response"
+                        if self._phase == START
+                        else "the application returned in the middle of its response"
+                    )
             elif result is not None:
                 error = ASGIError(f"the application returned {result!r:.80} instead of None")
         except Exception as exc:
-            if self._phase != GONE or not _only_disconnects(exc):
+            if not (self._phase == GONE or self._told) or not _only_disconnects(exc, self._told):
                 error = exc
         except BaseException as exc:
-            error = exc
+            if not self._cancelled:
+                error = exc
             raise
         finally:
-            if self._phase < DONE:
-                self._give_up()
-            self.finished = True
-            self._carrier.on_cycle_end(self, error)
-            error = None  # its traceback holds this frame
+            try:
+                if self._phase < DONE:
+                    self._give_up()
+            finally:
+                self.finished = True
+                self._carrier.on_cycle_end(self, error)
+                error = None  # its traceback holds this frame
 
     def cancel(self) -> None:
         """Cancel the application's task."""
         if self.task is None or self.finished:
             return
+        self._cancelled = True
         self.task.cancel()
         if not self._entered:
             # Cancelled before its first step, a task never gets to `run`.
@@ -185,7 +198,9 @@ class HTTPCycle:
 
     def _give_up(self) -> None:
         """Without a complete response: 500 if nothing has left yet, else cut the connection."""
-        if self._phase == START:
+        if self._phase == START and self._told:
+            self.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        elif self._phase == START:
             self.refuse(500, b"Internal Server Error", [])
         else:
             self._phase = GONE
@@ -221,12 +236,13 @@ class HTTPCycle:
                         self._stream.consumed(len(body))
                 self._delivered = self._ended
                 return {"type": "http.request", "body": body, "more_body": not self._ended}
-            if self._phase >= DONE:
+            if self._phase >= DONE or self._stopping:
                 break
             self._stream.send_continue()
             await self._wait_to_read()
         while self._phase < DONE and not self._half_closed:
             await self._wait_to_read()
+        self._told = True
         return {"type": "http.disconnect"}
 
     async def send(self, event: dict[str, Any]) -> None:
@@ -326,11 +342,10 @@ class HTTPCycle:
         if not isinstance(path, str) or not os.path.isabs(path):
             raise ASGIError(f"http.response.pathsend needs an absolute 'path', not {path!r:.200}")
         run_blocking = self._carrier.loop.run_blocking
-        file = await run_blocking(os.open, path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            await self._send_file(file, 0, os.fstat(file).st_size, True)
-        finally:
-            os.close(file)
+        # A file object, so that one opened for a cancelled task closes itself.
+        with await run_blocking(_open, path) as file:
+            number = file.fileno()
+            await self._send_file(number, 0, os.fstat(number).st_size, True)
 
     async def _zerocopysend(self, event: dict[str, Any]) -> None:
         source = event.get("file")
@@ -354,10 +369,15 @@ class HTTPCycle:
         stream = self._stream
         carrier = self._carrier
         try:
-            if self.scope["method"] == "HEAD":
+            if self._phase == GONE:
+                raise ClientDisconnected("the client has disconnected")
+            if not stream.takes_content:
                 pass
             elif count > HIGH_WATER and carrier.can_sendfile and stream.reserve_raw(count):
-                self.sent += await carrier.sendfile(file, offset, count)
+                sent = await carrier.sendfile(file, offset, count)
+                self.sent += sent
+                if sent < count:
+                    raise ASGIError(f"the file ended {count - sent} bytes too early")
                 stream.raw_written()
             else:
                 stop = offset + count
@@ -440,15 +460,19 @@ class HTTPCycle:
         return self._phase == GONE
 
     def on_remote_closed(self) -> None:
-        self.disconnect()
+        self._half_closed = True
+        self._wake()
 
     def on_writable(self) -> None:
         if self._writers:
             _set(self._writers)
 
     def disconnect(self) -> None:
-        """Tell the application through ``receive()``; what it sends is still delivered."""
-        self._half_closed = True
+        """The server stops: tell the application through ``receive()``, even in mid-body.
+
+        What it sends is still delivered.
+        """
+        self._half_closed = self._stopping = True
         self._wake()
 
 
@@ -493,22 +517,24 @@ def _as_size(event: dict[str, Any], key: str) -> int | None:
     raise ASGIError(f"{key!r} must be an integer from 0, not {size!r:.80}")
 
 
-def _only_disconnects(error: BaseException) -> bool:
+def _open(path: str) -> io.FileIO:
+    return open(path, "rb", buffering=0)
+
+
+def _only_disconnects(error: BaseException, told: bool = False) -> bool:
     """Whether an exception is nothing but the peer's leaving, alone or in groups.
 
     Frameworks turn `ClientDisconnected` into an exception of their own: explicitly
     (``raise X from``), or implicitly with a name that says so (Starlette's
-    ``ClientDisconnect``). A bug in a clean-up that runs meanwhile is still a bug.
+    ``ClientDisconnect``). One that was *told* by ``receive()`` may raise its own without
+    having met ours. A bug in a clean-up that runs meanwhile is still a bug.
     """
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_only_disconnects, error.exceptions))
+        return all(_only_disconnects(one, told) for one in error.exceptions)
     if isinstance(error, ClientDisconnected):
         return True
     if error.__cause__ is not None:
-        return _only_disconnects(error.__cause__)
-    context = error.__context__
-    return (
-        context is not None
-        and "disconnect" in type(error).__name__.lower()
-        and _only_disconnects(context)
-    )
+        return _only_disconnects(error.__cause__, told)
+    if "disconnect" not in type(error).__name__.lower():
+        return False
+    return told or (error.__context__ is not None and _only_disconnects(error.__context__))

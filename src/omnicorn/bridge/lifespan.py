@@ -51,7 +51,7 @@ class Lifespan:
         self._over = mode == "off"
         self._error: BaseException | None = None
         self._asked: Waiter | None = None
-        self._answered: Waiter | None = None
+        self._waiters: list[Waiter] = []
         self.state: dict[str, Any] | None = None
 
     async def startup(self) -> None:
@@ -105,8 +105,9 @@ class Lifespan:
     async def _answer(self, phase: str) -> None:
         done = (f"{phase}.complete", f"{phase}.failed")
         while not self._over and not any(answer in self._answers for answer in done):
-            self._answered = self._loop.create_future()
-            await self._answered
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     async def _run(self) -> None:
         scope = {
@@ -142,5 +143,7 @@ class Lifespan:
         self._notify()
 
     def _notify(self) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

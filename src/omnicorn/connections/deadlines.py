@@ -30,7 +30,7 @@ class Timed(Protocol):
     slot: int
 
     def on_deadline(self, now: float) -> float:
-        """Act if the deadline has passed; returns when to ask again."""
+        """Act if the deadline has passed; returns when to ask again, infinity for never."""
 
 
 class Deadlines:
@@ -82,18 +82,23 @@ class Deadlines:
         self._timer = None
         now = self._loop.time()
         due = sorted(slot for slot in self._slots if slot * WIDTH <= now)
-        for slot in due:
-            # An item may forget itself or others while it is asked.
-            for item in tuple(self._slots.get(slot, ())):
-                if item.slot != slot:
-                    continue
-                self.forget(item)
-                again = item.on_deadline(now)
-                if item.slot < 0 and again < float("inf"):
-                    self._put(item, max(int(again / WIDTH) + 1, int(now / WIDTH) + 1))
-        if self._slots:
-            nearest = min(self._slots)
-            # Asking may have armed it anew, for a later slot.
-            timer: Timer | None = self._timer
-            if timer is None or nearest < self._timer_slot:
-                self._arm(nearest)
+        try:
+            for slot in due:
+                # An item may forget itself or others while it is asked.
+                for item in tuple(self._slots.get(slot, ())):
+                    if item.slot == slot:
+                        self._ask(item, now)
+        finally:
+            # Whatever one item did, the others keep their deadlines. Asking may have armed
+            # the timer anew, for a later slot.
+            if self._slots:
+                nearest = min(self._slots)
+                timer: Timer | None = self._timer
+                if timer is None or nearest < self._timer_slot:
+                    self._arm(nearest)
+
+    def _ask(self, item: Timed, now: float) -> None:
+        self.forget(item)
+        again = item.on_deadline(now)
+        if item.slot < 0 and again < float("inf"):
+            self._put(item, max(int(again / WIDTH) + 1, int(now / WIDTH) + 1))

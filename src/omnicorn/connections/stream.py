@@ -246,7 +246,7 @@ class Connection:
 
     @property
     def can_sendfile(self) -> bool:
-        return self._service.loop.sendfile is not None and self._scheme == "http"
+        return self._service.loop.sendfile is not None
 
     async def sendfile(self, file: int, offset: int, count: int) -> int:
         sendfile = self._service.loop.sendfile
@@ -254,10 +254,7 @@ class Connection:
             raise ClientDisconnected("the client has disconnected")
         self.flush()
         stall = self._service.timeouts.write
-        sent = await sendfile(self._transport, file, offset, count, stall)
-        if sent < count:
-            raise OSError(f"the file ended {count - sent} bytes too early")
-        return sent
+        return await sendfile(self._transport, file, offset, count, stall)
 
     def on_cycle_end(self, cycle: HTTPCycle, error: BaseException | None) -> None:
         service = self._service
@@ -266,10 +263,16 @@ class Connection:
             self._cycle = None
         else:
             service.stragglers.discard(cycle)
-        if isinstance(error, Exception):
-            self._report(cycle, error)
         if service.draining:
             service.check_idle()
+        if error is not None:
+            scope = cycle.scope
+            logger.error(
+                "%s %a: the application failed",
+                scope.get("method"),
+                scope.get("path"),
+                exc_info=error,
+            )
 
     # ------------------------------------------------------------------ output
 
@@ -282,12 +285,6 @@ class Connection:
                 self._transport.writelines(out)
             else:
                 self._transport.write(b"".join(out))
-
-    def _report(self, cycle: HTTPCycle, error: Exception) -> None:
-        scope = cycle.scope
-        logger.error(
-            "%s %a: the application failed", scope["method"], scope["path"], exc_info=error
-        )
 
     def _log(self, cycle: HTTPCycle) -> None:
         service = self._service
@@ -326,7 +323,7 @@ class Connection:
                 self._cut()
         elif engine.closing:
             self._end()
-        elif engine.blocked:
+        elif timing == _WRITE:
             pass
         elif remote == HEAD:
             if timing != _HEAD:
@@ -392,9 +389,6 @@ class Connection:
         if transport is None or self._timing >= _LINGER:
             return
         if engine.cut:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                reset_on_close(sock)
             self._cut()
             return
         lingers = engine.expects_more and transport.can_write_eof()
@@ -402,7 +396,11 @@ class Connection:
         if lingers:
             self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
             self._expect(_LINGER, LINGER_TIME)
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the peer has gone, and the loop does not know it yet
+                self._cut()
+                return
             if not engine.reading:
                 transport.resume_reading()
         else:
@@ -411,11 +409,18 @@ class Connection:
             transport.close()
 
     def _cut(self) -> None:
-        """Close at once, with a reset if anything is unsent."""
+        """Close at once; with a reset where an orderly end would hide that something is missing."""
         self._timing = _CLOSE
-        self.engine.stop()
-        if self._transport is not None:
-            self._transport.abort()
+        self.deadline = float("inf")
+        engine = self.engine
+        transport = self._transport
+        if transport is not None:
+            if engine.cut or engine.is_responding or self._waiting_bytes():
+                sock = transport.get_extra_info("socket")
+                if sock is not None:
+                    reset_on_close(sock)
+            transport.abort()
+        engine.stop()
 
     def abort(self) -> None:
         """Cancel the application and cut the connection."""

@@ -142,17 +142,12 @@ def _signals(callback: Callable[[], None]) -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         previous = signal.getsignal(number)
-        try:
-            loop.add_signal_handler(number, callback)
-        except (NotImplementedError, RuntimeError, ValueError):
-            # A loop without them (Windows): Python's own handler, handed to the loop.
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+        # Not the loop's add_signal_handler: a program's own handler there would be lost.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
         before[number] = previous
     try:
         yield
     finally:
         for number, previous in before.items():
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.remove_signal_handler(number)
             if previous is not None:
                 signal.signal(number, previous)

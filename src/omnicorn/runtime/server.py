@@ -6,7 +6,7 @@
     stop  ──▶ close listeners and idle connections, let exchanges finish
           ──▶ half of the grace: http.disconnect to every application
           ──▶ the whole grace: cancel what is left
-          ──▶ lifespan.shutdown (always)
+          ──▶ lifespan.shutdown (always; as long again, then cancelled)
 
 Rule: nobody here touches signals or the process; `runtime.run` does.
 """
@@ -68,7 +68,7 @@ class Server:
         self._lifespan: Lifespan | None = None
         self._listeners: Listeners | None = None
         self._acceptors: list[asyncio.AbstractServer] = []
-        self._stopping: asyncio.Future[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
         self._log_file: TextIO | None = None
 
@@ -94,8 +94,12 @@ class Server:
         app = load(self._app, config)
         loop = AsyncioLoop(asyncio.get_running_loop())
         self._hurry = asyncio.Event()
-        access_log = self._open_log(loop) if config.access_log else None
-        self._service = service = make_service(app, loop, config, access_log)
+        try:
+            access_log = self._open_log(loop) if config.access_log else None
+            self._service = service = make_service(app, loop, config, access_log)
+        except BaseException:
+            self._close_log()
+            raise
         self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
         try:
             await lifespan.startup()
@@ -103,6 +107,8 @@ class Server:
             lifespan.cancel()
             self._close_log()
             raise
+        if self._stopping is not None:
+            raise RuntimeError("this server was stopped while it started")
         service.state = lifespan.state
         try:
             self._listeners = open_listeners(
@@ -118,8 +124,10 @@ class Server:
             )
         except BaseException:
             self._close_listeners()
-            await self._shut_down_application()
-            self._close_log()
+            try:
+                await self._shut_down_application()
+            finally:
+                self._close_log()
             raise
         for address in self.addresses:
             logger.info("omnicorn is serving on %s", address)
@@ -136,14 +144,27 @@ class Server:
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
             return
-        self._stopping = stopping = asyncio.get_running_loop().create_future()
+        self._stopping = stopping = asyncio.ensure_future(self._stop(self._service))
+        cancelled: asyncio.CancelledError | None = None
+        while not stopping.done():
+            try:
+                await asyncio.wait((stopping,))
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                self.hurry()
+        if cancelled is not None:
+            raise cancelled
+        await stopping
+
+    async def _stop(self, service: Service) -> None:
         try:
             self._close_listeners()
-            await self._drain(self._service)
-            await self._shut_down_application()
-            self._close_log()
+            await self._drain(service)
         finally:
-            stopping.set_result(None)
+            try:
+                await self._shut_down_application()
+            finally:
+                self._close_log()
 
     def hurry(self) -> None:
         """Wait no longer: cancel the exchanges, or else the shutdown that `stop` waits for."""
@@ -200,10 +221,11 @@ class Server:
         service.disconnect()
         if await self._wait(idle, grace / 2):
             return
+        hurried = self._hurry is not None and self._hurry.is_set()
         logger.warning(
-            "%d requests are cancelled after %g s of graceful shutdown",
+            "%d requests are cancelled: %s",
             service.active,
-            grace,
+            "somebody is in a hurry" if hurried else f"{grace:g} s of graceful shutdown are over",
         )
         service.cancel()
         try:
@@ -233,13 +255,24 @@ class Server:
         shutdown = asyncio.ensure_future(lifespan.shutdown())
         hurried = asyncio.ensure_future(hurry.wait())
         try:
-            await asyncio.wait((shutdown, hurried), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (shutdown, hurried),
+                timeout=self.config.timeout_graceful_shutdown,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if not shutdown.done():
                 logger.warning("The application's shutdown is cancelled")
                 lifespan.cancel()
-            await shutdown
+            async with asyncio.timeout(_CANCEL_GRACE):
+                await shutdown
+        except asyncio.CancelledError:
+            lifespan.cancel()
+            shutdown.cancel()
+            raise
         except LifespanFailed as exc:
             logger.error("The application's shutdown failed: %s", exc)
+        except TimeoutError:
+            logger.error("The application ignores the cancellation of its shutdown")
         finally:
             hurried.cancel()
 

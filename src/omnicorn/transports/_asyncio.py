@@ -14,6 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
 import sys
@@ -51,10 +52,16 @@ class AsyncioLoop:
         self.call_at: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = loop.call_at
         self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
-            self.spawn = lambda coro: asyncio.Task(coro, loop=loop, eager_start=True)
+        # What is spawned from within another task's step would inherit that task's variables.
+        copy = contextvars.copy_context().copy
+        if loop.get_task_factory() is not None:
+            self.spawn = lambda coro: loop.create_task(coro, context=copy())
+        elif sys.version_info >= (3, 12):
+            self.spawn = lambda coro: asyncio.Task(
+                coro, loop=loop, context=copy(), eager_start=True
+            )
         else:
-            self.spawn = loop.create_task
+            self.spawn = lambda coro: asyncio.Task(coro, loop=loop, context=copy())
         self.run_blocking: Callable[..., Awaitable[Any]] = self._run_blocking
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
             self._sendfile if hasattr(os, "sendfile") else None
@@ -162,15 +169,29 @@ async def listen(
     loop = asyncio.get_running_loop()
     servers: list[asyncio.AbstractServer] = []
     create: Callable[[], Any] = factory
-    for sock in sockets:
-        if sock.family == getattr(socket, "AF_UNIX", None):
-            # From 3.13 asyncio would remove the socket's file; its owner here does that.
-            options: dict[str, Any] = {"cleanup_socket": False} if _cleans_sockets(loop) else {}
-            server = await loop.create_unix_server(create, sock=sock, backlog=backlog, **options)
-        else:
-            server = await loop.create_server(create, sock=sock, backlog=backlog)
-        servers.append(server)
+    try:
+        for sock in sockets:
+            servers.append(await _server(loop, create, sock, backlog))
+            await servers[-1].start_serving()
+    except BaseException:
+        for server in servers:
+            server.close()
+        raise
     return servers
+
+
+async def _server(
+    loop: asyncio.AbstractEventLoop, create: Callable[[], Any], sock: socket.socket, backlog: int
+) -> asyncio.AbstractServer:
+    """A server that does not accept yet: to begin, asyncio yields, and a cancellation there
+    would leave a server that nobody knows."""
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        # From 3.13 asyncio would remove the socket's file; its owner here does that.
+        options: dict[str, Any] = {"cleanup_socket": False} if _cleans_sockets(loop) else {}
+        return await loop.create_unix_server(
+            create, sock=sock, backlog=backlog, start_serving=False, **options
+        )
+    return await loop.create_server(create, sock=sock, backlog=backlog, start_serving=False)
 
 
 def _cleans_sockets(loop: asyncio.AbstractEventLoop) -> bool:

@@ -519,11 +519,11 @@ def reset_on_close(sock: Any) -> None:
     Args:
         sock: A connected socket, or what asyncio shows of one; only its ``fileno`` is used.
     """
-    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-        try:
+    try:
+        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
             twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass  # a unix socket has no reset; the close is all there is
+    except OSError:
+        pass  # a unix socket knows no reset, a closed one needs none
 
 
 def _inet(name: object) -> tuple[str, int] | None:

@@ -313,7 +313,7 @@ class Http1Engine(Generic[Owner]):
                 return None
             if data.startswith(b"\r\n"):
                 self._skipped = True
-                self.remote = HEAD
+                self.remote = IDLE  # nothing has begun: some clients end a body this way
                 data = data[2:]
                 scanned = 0
                 if not data:
@@ -416,7 +416,7 @@ class Http1Engine(Generic[Owner]):
 
     def _fail(self, error: RemoteProtocolError, status: int | None) -> None:
         """The peer broke the rules, or left: answer if that is still possible, then close."""
-        self.error = error
+        self.error = error.with_traceback(None)  # whose frames would hold this engine
         self.remote = CLOSED
         self.closing = True
         self._buffer = b""
@@ -685,6 +685,11 @@ class Http1Engine(Generic[Owner]):
     def awaits_peer(self) -> bool:
         """In the middle of a body, whether it is the peer that keeps it waiting."""
         return self.reading and not self._expecting
+
+    @property
+    def takes_content(self) -> bool:
+        """See `Stream`."""
+        return self._framing != _NO_CONTENT
 
     @property
     def is_responding(self) -> bool:

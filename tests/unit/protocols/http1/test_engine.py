@@ -324,7 +324,18 @@ def test_a_lost_connection_is_no_news_to_a_complete_exchange(connect: Any) -> No
     assert recorder.last.resets == []
 
 
-@pytest.mark.parametrize("begun", [b"G", b"\r\n", GET[:-1]])
+def test_an_empty_line_alone_begins_nothing(connect: Any) -> None:
+    recorder = connect().feed(GET)
+    recorder.answer()
+    recorder.taken()
+    recorder.feed(b"\r\n")
+    assert recorder.engine.remote == IDLE
+    recorder.engine.timed_out()
+    assert recorder.taken() == b""
+    assert recorder.engine.closing
+
+
+@pytest.mark.parametrize("begun", [b"G", b"\r\nG", GET[:-1]])
 def test_a_head_that_is_late_gets_408(connect: Any, begun: bytes) -> None:
     recorder = connect().feed(begun)
     recorder.engine.timed_out()
