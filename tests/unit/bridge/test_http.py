@@ -1163,3 +1163,71 @@ def test_cancelling_one_receive_on_asyncio_leaves_the_other_alive(serve: Serve) 
 
     asyncio.run(main())
     assert seen == [False, DISCONNECT]
+
+
+# ------------------------------------------------- doing as one is told is no failure
+
+
+def test_an_application_that_ends_its_stream_when_told_is_no_failure(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    served.get()
+    served.exchange.receive()
+    served.exchange.start()
+    served.exchange.body(b"data: 1\n\n", more=True)
+    waiting = served.exchange.receive()
+    served.peer.close()  # as a browser's tab does
+    served.run()
+    assert waiting.result == {"type": "http.disconnect"}
+    served.exchange.finish()
+
+    assert errors(caplog) == []
+    assert served.service.active == 0
+
+
+def test_an_application_that_gives_up_without_a_response_when_told_is_no_failure(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    served.get()
+    served.exchange.receive()
+    served.exchange.receive()
+    served.service.disconnect()
+    served.run()
+    served.exchange.finish()
+
+    assert served.run().startswith(b"HTTP/1.1 503 ")
+    assert errors(caplog) == []
+
+
+def test_a_frameworks_own_disconnect_after_it_was_told_is_no_failure(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ClientDisconnect(Exception):
+        """Starlette's, raised by ``request.body()`` on ``http.disconnect``."""
+
+    served = serve()
+    served.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf")
+    served.exchange.receive()
+    waiting = served.exchange.receive()
+    served.service.disconnect()
+    served.run()
+    assert waiting.result == {"type": "http.disconnect"}
+    served.exchange.finish(ClientDisconnect())
+
+    assert errors(caplog) == []
+
+
+def test_a_bug_in_an_application_that_was_told_is_still_a_bug(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    served.get()
+    served.exchange.receive()
+    served.exchange.receive()
+    served.service.disconnect()
+    served.run()
+    served.exchange.finish(ZeroDivisionError())
+
+    assert errors(caplog) == ["GET '/': the application failed (ZeroDivisionError)"]

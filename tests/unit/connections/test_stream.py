@@ -896,3 +896,45 @@ def test_without_trust_nobody_is_believed(serve: Serve) -> None:
 
     assert served.exchange.scope["client"] == ("192.0.2.1", 50000)
     assert served.exchange.scope["scheme"] == "http"
+
+
+def test_a_peer_that_left_before_the_loop_knows_does_not_stop_the_drain(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio's ``write_eof`` is a system call, and says ENOTCONN for a peer that has reset."""
+    served = serve()
+    other = served.connect()
+    served.send(b"GARBAGE")
+    transport = served.peer.transport
+
+    def refuse() -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(type(transport), "write_eof", lambda self: refuse())
+    served.send(b"\r\n\r\n")  # refused, and lingering would begin
+    served.service.drain(lambda: None)
+    served.run()
+
+    assert served.peer.was_reset or served.peer.eof
+    assert other.eof
+    assert served.service.connections == set()
+
+
+def test_the_body_deadline_runs_while_an_application_pauses_for_others(
+    serve: Serve, http_request: Request
+) -> None:
+    """`blocked` is also said where nobody reads slowly: then it is still the peer's turn."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": bytes(HIGH_WATER + 1), "more_body": True})
+        await receive()
+
+    served = serve(app)
+    served.advance(14.0)
+    served.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n")
+    served.peer.take()
+    served.advance(20.0)
+    assert not (served.peer.eof or served.peer.was_reset)
+    served.advance(12.0)
+    assert served.peer.eof or served.peer.was_reset

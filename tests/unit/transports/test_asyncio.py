@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -464,3 +465,27 @@ def test_listen_accepts_on_every_socket_and_leaves_their_files_alone(
     assert os.path.exists(path)
     unix.close()
     tcp.close()
+
+
+def test_a_spawned_task_has_the_servers_context_and_not_its_callers(run: Run) -> None:
+    """The caller may be a step of another request (pipelining), whose variables are private."""
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+
+    async def main() -> None:
+        user.set("the operator")
+        port = AsyncioLoop(asyncio.get_running_loop())
+        seen: list[str] = []
+
+        async def request(name: str) -> None:
+            seen.append(user.get())
+            user.set(name)
+
+        async def caller() -> None:
+            user.set("alice")
+            await asyncio.wait([port.spawn(request("bob"))])  # type: ignore[list-item]
+            await asyncio.wait([port.spawn(request("carol"))])  # type: ignore[list-item]
+
+        await asyncio.create_task(caller())
+        assert seen == ["the operator", "the operator"]
+
+    run(main)

@@ -7,8 +7,9 @@ Rules of this file:
    say and is dropped; `connection` is reduced to what it asks for.
 2. Which bytes delimit the content (`content-length`, chunked, close) is not decided here
    but by the engine, which knows the request and the content.
-3. Equal heads are encoded once, and names are checked once (both in bounded memories);
-   a head that differs in every response (an ETag, a cookie) costs a check of its values.
+3. Equal heads are encoded once they are remembered, and names are checked once (both in
+   bounded memories); a head that differs in every response (an ETag, a cookie) costs one
+   check of its values.
 """
 
 from __future__ import annotations
@@ -29,14 +30,13 @@ _match_length = re.compile(rb"[0-9]{1,18}").fullmatch
 HAS_SERVER = 1
 HAS_DATE = 2
 
+_CONTENT_LENGTH = b"content-length: "
 _SPECIAL = b":"
-_SPECIAL_NAMES = frozenset(
-    {b"connection", b"content-length", b"date", b"keep-alive", b"server", b"transfer-encoding"}
-)
+_SPECIAL_NAMES = frozenset({b"connection", b"date", b"keep-alive", b"server", b"transfer-encoding"})
 
 
 class ResponseHead:
-    """An encoded head; immutable, shared.
+    """An encoded head; never changed once it is made, and shared.
 
     Attributes:
         lines: Status line and field lines, without the empty line at the end.
@@ -48,26 +48,28 @@ class ResponseHead:
 
     __slots__ = ("close", "length", "lines", "no_content", "own")
 
-    def __init__(self, status: int, lines: bytes, length: int, close: bool, own: int) -> None:
-        self.lines = lines
-        self.length = length
-        self.close = close
-        self.own = own
-        self.no_content = forbids_content(status)
+    lines: bytes
+    length: int
+    close: bool
+    own: int
+    no_content: bool
 
 
 class ResponseEncoder:
     """Encodes heads; one for all connections of a server, as it only remembers.
 
     Attributes:
-        heads: Heads encoded before, by ``(status, *headers)``.
+        heads: Heads encoded before, by ``(status, *headers)``. Every eighth unknown one gets
+            in: what is common is there soon, what is unique seldom displaces it.
     """
 
-    __slots__ = ("_names", "heads")
+    __slots__ = ("_lengths", "_names", "_turn", "heads")
 
     def __init__(self) -> None:
         self.heads: Memo[object, ResponseHead] = Memo(512, 4096)
         self._names: Memo[bytes, bytes] = Memo(1024, 64)
+        self._lengths: Memo[bytes, int] = Memo(1024, 18)
+        self._turn = 0
 
     def encode(self, key: tuple[Any, ...]) -> ResponseHead:
         """Encode a final response's head.
@@ -78,71 +80,97 @@ class ResponseEncoder:
         Raises:
             LocalProtocolError: Naming the field that cannot be sent and why.
         """
-        if type(key[0]) is not int:  # 200.0 == 200, and would find it in the memory
-            return self._encode(key)
-        try:
-            head = self.heads.get(key)
-        except TypeError:
-            # Pairs given as lists cannot be hashed; what is no pair at all is explained.
-            key = (key[0], *map(_check_pair, key[1:]))
-            head = self.heads.get(key)
-        return head or self._encode(key)
-
-    def _encode(self, key: tuple[Any, ...]) -> ResponseHead:
         status = key[0]
         if type(status) is not int or not 200 <= status <= 999:
             raise LocalProtocolError(
                 f"a final response's status must be an integer from 200 to 999, not {status!r}"
             )
+        try:
+            head = self.heads.get(key)
+        except TypeError:
+            # Pairs given as lists cannot be hashed; what is no pair at all is explained.
+            key = (status, *map(_check_pair, key[1:]))
+            head = self.heads.get(key)
+        if head is not None:
+            return head
+        head = self._encode(status, key[1:])
+        self._turn -= 1
+        if self._turn < 0:
+            self._turn = 7
+            size = len(head.lines) + sum(len(value) for _, value in key[1:])
+            self.heads.remember(key, head, size)
+        return head
+
+    def _encode(self, status: int, headers: tuple[Any, ...]) -> ResponseHead:
         out = [status_line(status)]
-        size = 0
+        values = []
         length = -1
         close = False
         own = 0
         names = self._names
-        for pair in key[1:]:
-            try:
-                name, value = pair
-                line_start = names.get(name) or self._learn_name(name)
-                sound = match_value(value) is not None
-            except (TypeError, ValueError):
-                sound = False
-            if not sound:
-                raise _explain(pair)
-            size += len(value)
-            if line_start is not _SPECIAL:
-                out.append(line_start + value + b"\r\n")
-                continue
-            lower = name.lower()
-            if lower == b"content-length":
-                if _match_length(value) is None:
-                    raise LocalProtocolError(f"content-length is no number: {value!r:.80}")
-                if length >= 0 and int(value) != length:
-                    raise LocalProtocolError("there are several content-length values")
-                if length < 0 and status != 204:  # RFC 9110 §8.6: never in a 204
-                    out.append(b"content-length: %b\r\n" % value)
-                length = int(value)
-            elif lower == b"connection":
-                tokens = list_tokens(value)
-                close = close or b"close" in tokens
-                # The server says close and keep-alive itself, and only where they are true.
-                kept = [token for token in tokens if token not in (b"close", b"keep-alive")]
-                if kept:
-                    out.append(b"connection: %b\r\n" % b", ".join(kept))
-            elif lower == b"server" or lower == b"date":
-                own |= HAS_SERVER if lower == b"server" else HAS_DATE
-                out.append(b"%b: %b\r\n" % (name, value))
-            # transfer-encoding (ASGI: must be ignored) and keep-alive are dropped.
-        lines = b"".join(out)
-        head = ResponseHead(status, lines, length, close, own)
-        return self.heads.remember(key, head, size + len(lines))
+        try:
+            for name, value in headers:
+                start = names.get(name)
+                if start is None:
+                    start = self._learn_name(name)
+                if start is _CONTENT_LENGTH:
+                    number = self._lengths.get(value)
+                    if number is None:
+                        number = self._learn_length(value)
+                    if length < 0 and status != 204:  # RFC 9110 §8.6: never in a 204
+                        out += (start, value, b"\r\n")
+                    elif length >= 0 and number != length:
+                        raise LocalProtocolError("there are several content-length values")
+                    length = number
+                elif start is not _SPECIAL:
+                    values.append(value)
+                    out += (start, value, b"\r\n")
+                else:
+                    values.append(value)
+                    lower = name.lower()
+                    if lower == b"connection":
+                        tokens = list_tokens(value)
+                        close = close or b"close" in tokens
+                        # The server says close and keep-alive itself, where they are true.
+                        kept = [word for word in tokens if word not in (b"close", b"keep-alive")]
+                        if kept:
+                            out += (b"connection: ", b", ".join(kept), b"\r\n")
+                    elif lower == b"server" or lower == b"date":
+                        own |= HAS_SERVER if lower == b"server" else HAS_DATE
+                        out += (name, b": ", value, b"\r\n")
+                    # transfer-encoding (ASGI: must be ignored) and keep-alive are dropped.
+            # All values in one go: legal bytes stay legal side by side.
+            sound = match_value(b"".join(values)) is not None
+        except (TypeError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            for pair in headers:
+                _check_pair(pair)
+        head = ResponseHead()
+        head.lines = b"".join(out)
+        head.length = length
+        head.close = close
+        head.own = own
+        head.no_content = forbids_content(status)
+        return head
 
     def _learn_name(self, name: bytes) -> bytes:
         """The start of a line with this name; `_SPECIAL` for those that are looked at."""
         if match_token(name) is None:
             raise ValueError(name)
-        start = _SPECIAL if name.lower() in _SPECIAL_NAMES else name + b": "
+        lower = name.lower()
+        if lower == b"content-length":
+            start = _CONTENT_LENGTH
+        else:
+            start = _SPECIAL if lower in _SPECIAL_NAMES else name + b": "
         return self._names.remember(name, start, len(name))
+
+    def _learn_length(self, value: bytes) -> int:
+        if isinstance(value, bytes):
+            if _match_length(value) is None:
+                raise LocalProtocolError(f"content-length is no number: {value!r:.80}")
+            return self._lengths.remember(value, int(value), len(value))
+        raise TypeError(value)
 
     def encode_fields(self, headers: Iterable[Any]) -> bytes:
         """Field lines of an informational response or a trailer section, checked."""
