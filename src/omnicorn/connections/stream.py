@@ -225,11 +225,13 @@ class Connection:
             self._expect(_BODY, self._service.timeouts.body)
 
     def on_complete(self, stream: Stream) -> None:
-        self.flush()
-        service = self._service
-        if service.access_log is not None and self._cycle is not None:
-            self._log(self._cycle)
         engine = self.engine
+        if engine.pending > HIGH_WATER or self._transport is None:
+            self.flush()
+        else:
+            self._transport.write(b"".join(engine.take()))
+        if self._service.access_log is not None and self._cycle is not None:
+            self._log(self._cycle)
         if engine.closing:
             self._close()
         elif engine.remote == COMPLETE:

@@ -121,6 +121,7 @@ class Http1Engine(Generic[Owner]):
         "_scanned",
         "_skipped",
         "_unread",
+        "_whole",
         "blocked",
         "closing",
         "cut",
@@ -145,6 +146,7 @@ class Http1Engine(Generic[Owner]):
         self._on_output = on_output
         self._parser = parser
         self._heads = parser.heads
+        self._whole = parser.limits.line  # a head up to here exceeds no limit of size
         self._defaults = defaults
         self._responses = encoder
         self._response_heads = encoder.heads
@@ -179,9 +181,16 @@ class Http1Engine(Generic[Owner]):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer, in any segmentation."""
-        if self.remote == IDLE and not self._buffer and len(data) <= SHORT:
-            # A whole head seen before, and nothing behind it: one look-up is the parse.
-            head = self._heads.get(data)
+        if self.remote == IDLE and not self._buffer:
+            # Most segments are one head and nothing else. One seen before is parsed by one
+            # look-up; for another, parsing shows whether it is one, which spares looking
+            # for its end.
+            head = self._heads.get(data) if len(data) <= SHORT else None
+            if head is None and data.endswith(b"\r\n\r\n") and len(data) <= self._whole:
+                try:
+                    head = self._parser.parse(data)
+                except RemoteProtocolError:
+                    head = None  # said again, and answered, below
             if head is not None and head.framing == NO_BODY:
                 self._receiving = True
                 self._begin(head)
@@ -319,13 +328,6 @@ class Http1Engine(Generic[Owner]):
                 if not data:
                     return None
         limits = self._parser.limits
-        if data.endswith(b"\r\n\r\n") and len(data) <= limits.line:
-            # Most segments are one head and nothing else: parsing it shows whether this one
-            # is, and spares looking for the empty line.
-            head = self._parser.parse(data)
-            if head is not None:
-                self._begin(head)
-                return self._take_buffer()
         # The empty line may have begun in the bytes scanned before.
         found = data.find(b"\r\n\r\n", max(0, scanned - 3))
         if found < 0:
@@ -465,10 +467,10 @@ class Http1Engine(Generic[Owner]):
             raise LocalProtocolError(f"headers must be pairs, not {headers!r:.80}") from None
         try:
             encoded = self._response_heads.get(key)
-        except TypeError:  # pairs given as lists: `encode` knows
-            encoded = None
-        if encoded is None:
+        except TypeError:  # pairs given as lists
             encoded = self._responses.encode(key)
+        if encoded is None:
+            encoded = self._responses.encode_unknown(key)
         self.local = local
         head = self._head
         # After an unanswered Expect the peer may or may not send its body, and a long one

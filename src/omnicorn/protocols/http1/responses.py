@@ -80,19 +80,21 @@ class ResponseEncoder:
         Raises:
             LocalProtocolError: Naming the field that cannot be sent and why.
         """
+        try:
+            head = self.heads.get(key) if type(key[0]) is int else None  # 200.0 == 200
+        except TypeError:
+            # Pairs given as lists cannot be hashed; what is no pair at all is explained.
+            key = (key[0], *map(_check_pair, key[1:]))
+            head = self.heads.get(key)
+        return head or self.encode_unknown(key)
+
+    def encode_unknown(self, key: tuple[Any, ...]) -> ResponseHead:
+        """`encode` for a key that can be hashed and is not in `heads`."""
         status = key[0]
         if type(status) is not int or not 200 <= status <= 999:
             raise LocalProtocolError(
                 f"a final response's status must be an integer from 200 to 999, not {status!r}"
             )
-        try:
-            head = self.heads.get(key)
-        except TypeError:
-            # Pairs given as lists cannot be hashed; what is no pair at all is explained.
-            key = (status, *map(_check_pair, key[1:]))
-            head = self.heads.get(key)
-        if head is not None:
-            return head
         head = self._encode(status, key[1:])
         self._turn -= 1
         if self._turn < 0:
