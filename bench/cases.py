@@ -110,6 +110,13 @@ CASES: tuple[Case, ...] = (
         "browser",
         apps.DOCUMENT,
         request=CHROME,
+    ),
+    Case(
+        "unique",
+        "as browser, and one header of the response is new each time, too",
+        "unique",
+        apps.DOCUMENT,
+        request=CHROME,
         echoes=("X-Request-Id",),
     ),
     Case("post", "POST of 10 KiB, read whole and echoed", "post", UPLOAD.body, request=UPLOAD),

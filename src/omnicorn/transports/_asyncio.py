@@ -18,6 +18,7 @@ import contextvars
 import os
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.errors import ClientDisconnected
@@ -53,15 +54,17 @@ class AsyncioLoop:
         self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
         # What is spawned from within another task's step would inherit that task's variables.
-        copy = contextvars.copy_context().copy
+        base = contextvars.copy_context()
         if loop.get_task_factory() is not None:
-            self.spawn = lambda coro: loop.create_task(coro, context=copy())
+            self.spawn = lambda coro: loop.create_task(coro, context=base.copy())
         elif sys.version_info >= (3, 12):
             self.spawn = lambda coro: asyncio.Task(
-                coro, loop=loop, context=copy(), eager_start=True
+                coro, loop=loop, context=base.copy(), eager_start=True
             )
         else:
-            self.spawn = lambda coro: asyncio.Task(coro, loop=loop, context=copy())
+            # The task copies the context it is made in. (An eager one runs in there, too, and
+            # a context cannot be entered twice.)
+            self.spawn = partial(base.run, partial(asyncio.Task, loop=loop))
         self.run_blocking: Callable[..., Awaitable[Any]] = self._run_blocking
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
             self._sendfile if hasattr(os, "sendfile") else None

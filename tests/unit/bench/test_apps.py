@@ -47,8 +47,14 @@ def test_the_document_is_about_a_kilobyte() -> None:
     assert 900 <= len(apps.DOCUMENT) <= 1100
 
 
-def test_the_browser_gets_four_headers_with_its_own_request_id() -> None:
-    start = call(next(case for case in CASES if case.name == "browser"))[0]
+@pytest.mark.parametrize("name", ["browser", "unique"])
+def test_the_browser_gets_four_headers(name: str) -> None:
+    start = call(next(case for case in CASES if case.name == name))[0]
+    assert len(start["headers"]) == 4
+
+
+def test_a_unique_response_has_the_number_of_its_request() -> None:
+    start = call(next(case for case in CASES if case.name == "unique"))[0]
 
     assert len(start["headers"]) == 4
     assert (b"x-request-id", b"5f1c7b3e-9d2a-4c61-1") in start["headers"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HELLO, BROWSER, LOG = (
-    next(case for case in CASES if case.name == name) for name in ("hello", "browser", "log")
+    next(case for case in CASES if case.name == name) for name in ("hello", "unique", "log")
 )
 
 
