@@ -309,6 +309,8 @@ def test_the_end_of_the_grace_and_a_second_signal_also_end_requests_still_arrivi
 
         server.kill()
 
+        # It was told on the way, and so could still say that it has no answer.
+        assert wire.response().status == 503
         assert server.wait() == 0
         assert wire.is_closed()
 
