@@ -61,7 +61,8 @@ def test_writes_arrive_whole_and_in_order(play: Play) -> None:
         port = Port()
         client = await world.connect(port)
         port.transport.write(b"one ")
-        port.transport.writelines([b"two ", b"three ", b""])
+        port.transport.write(b"two ")
+        port.transport.write(b"three ")
         port.transport.write(b"four")
         assert await client.read(18) == b"one two three four"
         assert port.transport.get_write_buffer_size() == 0
@@ -255,7 +256,6 @@ def test_until_connection_lost_is_called_every_verb_is_harmless(play: Play, how:
         client = await world.connect(port)
         port.call(how)
         port.call("write", b"dropped")
-        port.call("writelines", [b"dropped"])
         port.call("pause_reading")
         port.call("resume_reading")
         port.call("close")

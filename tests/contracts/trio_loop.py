@@ -161,9 +161,6 @@ class TrioTransport:
                 self._writing = False
                 self._port.pause_writing()
 
-    def writelines(self, pieces: list[bytes], /) -> None:
-        self.write(b"".join(pieces))
-
     def write_eof(self) -> None:
         self._eof = True
         self._to_do.set()

@@ -282,11 +282,25 @@ class Connection:
         """Write what the engine has to say."""
         large = self.engine.pending > HIGH_WATER
         out = self.engine.take()
-        if out and self._transport is not None:
-            if large:
-                self._transport.writelines(out)
-            else:
-                self._transport.write(b"".join(out))
+        transport = self._transport
+        if not out or transport is None:
+            return
+        if not large:
+            transport.write(b"".join(out))
+            return
+        # Small pieces leave together, large ones uncopied. Not by `writelines`: asyncio's
+        # forgot to pause us in 3.12 and 3.13 (CVE-2024-12254).
+        small: list[bytes] = []
+        for piece in out:
+            if len(piece) < HIGH_WATER:
+                small.append(piece)
+                continue
+            if small:
+                transport.write(b"".join(small))
+                small.clear()
+            transport.write(piece)
+        if small:
+            transport.write(b"".join(small))
 
     def _log(self, cycle: HTTPCycle) -> None:
         service = self._service

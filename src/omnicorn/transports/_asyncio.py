@@ -188,14 +188,10 @@ async def _server(
 ) -> asyncio.AbstractServer:
     """A server that does not accept yet: to begin, asyncio yields, and a cancellation there
     would leave a server that nobody knows."""
-    if sock.family == getattr(socket, "AF_UNIX", None):
-        # From 3.13 asyncio would remove the socket's file; its owner here does that.
-        options: dict[str, Any] = {"cleanup_socket": False} if _cleans_sockets(loop) else {}
-        return await loop.create_unix_server(
-            create, sock=sock, backlog=backlog, start_serving=False, **options
-        )
-    return await loop.create_server(create, sock=sock, backlog=backlog, start_serving=False)
-
-
-def _cleans_sockets(loop: asyncio.AbstractEventLoop) -> bool:
-    return sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop)
+    if sock.family != getattr(socket, "AF_UNIX", None):
+        return await loop.create_server(create, sock=sock, backlog=backlog, start_serving=False)
+    options: dict[str, Any] = {"sock": sock, "backlog": backlog, "start_serving": False}
+    if sys.version_info >= (3, 13):
+        # The loop would remove the socket's file; its owner here does that.
+        options["cleanup_socket"] = False
+    return await loop.create_unix_server(create, **options)

@@ -394,7 +394,7 @@ def test_a_reset_loses_the_connection_and_drops_later_writes(
 
 def test_a_reading_peer_has_everything_at_once(peer: Peer) -> None:
     peer.transport.write(b"one")
-    peer.transport.writelines([b"t", b"wo"])
+    peer.transport.write(b"two")
 
     assert peer.received == b"onetwo"
     assert peer.writes == [b"one", b"two"]
