@@ -276,13 +276,20 @@ def test_an_application_may_use_trio_itself(play: Play) -> None:
             if scope["path"] == "/nursery":
                 results: list[bytes] = []
 
-                async def work(part: bytes, seconds: float) -> None:
-                    await trio.sleep(seconds)
-                    results.append(part)
+                done = trio.Event()
+
+                async def second() -> None:
+                    await done.wait()
+                    results.append(b"second")
+
+                async def first() -> None:
+                    await trio.sleep(0.001)
+                    results.append(b"first")
+                    done.set()
 
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(work, b"second", 0.004)
-                    nursery.start_soon(work, b"first", 0.001)
+                    nursery.start_soon(second)
+                    nursery.start_soon(first)
                 await respond(send, b" ".join(results))
             elif scope["path"] == "/stream":
                 await receive()

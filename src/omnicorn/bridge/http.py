@@ -179,7 +179,7 @@ class HTTPCycle:
         finally:
             try:
                 if self._phase < DONE:
-                    self._give_up()
+                    self._give_up(obeyed=self._told and error is None)
             finally:
                 self.finished = True
                 self._carrier.on_cycle_end(self, error)
@@ -196,9 +196,12 @@ class HTTPCycle:
             self.finished = True
             self._carrier.on_cycle_end(self, None)
 
-    def _give_up(self) -> None:
-        """Without a complete response: 500 if nothing has left yet, else cut the connection."""
-        if self._phase == START and self._told:
+    def _give_up(self, obeyed: bool) -> None:
+        """Without a complete response: cut the connection, or if nothing has left yet, say 500.
+
+        503 where the application *obeyed* an ``http.disconnect``.
+        """
+        if self._phase == START and obeyed:
             self.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
         elif self._phase == START:
             self.refuse(500, b"Internal Server Error", [])

@@ -1230,4 +1230,5 @@ def test_a_bug_in_an_application_that_was_told_is_still_a_bug(
     served.run()
     served.exchange.finish(ZeroDivisionError())
 
+    assert served.run().startswith(b"HTTP/1.1 500 ")
     assert errors(caplog) == ["GET '/': the application failed (ZeroDivisionError)"]
