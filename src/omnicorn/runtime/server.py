@@ -2,7 +2,7 @@
 
 ::
 
-    start ──▶ lifespan.startup ──▶ listen ──▶ (serving)
+    start ──▶ bind ──▶ lifespan.startup ──▶ listen ──▶ (serving)
     stop  ──▶ close listeners and idle connections, let exchanges finish
           ──▶ half of the grace: http.disconnect to every application
           ──▶ the whole grace: cancel what is left
@@ -24,8 +24,7 @@ from omnicorn.connections.stream import Connection
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.protocols.http1 import Limits
 from omnicorn.transports._asyncio import AsyncioLoop, listen
-from omnicorn.transports.sockets import Listeners
-from omnicorn.transports.sockets import listen as open_listeners
+from omnicorn.transports.sockets import Listeners, bind
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -97,38 +96,31 @@ class Server:
         try:
             access_log = self._open_log(loop) if config.access_log else None
             self._service = service = make_service(app, loop, config, access_log)
-        except BaseException:
-            self._close_log()
-            raise
-        self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
-        try:
-            await lifespan.startup()
-        except BaseException:
-            lifespan.cancel()
-            self._close_log()
-            raise
-        if self._stopping is not None:
-            raise RuntimeError("this server was stopped while it started")
-        service.state = lifespan.state
-        try:
-            self._listeners = open_listeners(
+            self._listeners = listeners = bind(
                 config.binds,
                 backlog=config.backlog,
                 reuse_port=config.reuse_port,
                 uds_permissions=config.uds_permissions,
                 uds_owner=config.uds_owner,
             )
-            self.addresses = list(self._listeners.addresses)
+            self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
+            try:
+                await lifespan.startup()
+            except BaseException:
+                self._lifespan = None
+                lifespan.cancel()
+                raise
+            if self._stopping is not None:
+                raise RuntimeError("this server was stopped while it started")
+            service.state = lifespan.state
+            listeners.listen()
             self._acceptors = await listen(
-                lambda: Connection(service), self._listeners.sockets, config.backlog
+                lambda: Connection(service), listeners.sockets, config.backlog
             )
         except BaseException:
-            self._close_listeners()
-            try:
-                await self._shut_down_application()
-            finally:
-                self._close_log()
+            await self._release()
             raise
+        self.addresses = list(listeners.addresses)
         for address in self.addresses:
             logger.info("omnicorn is serving on %s", address)
 
@@ -161,10 +153,7 @@ class Server:
             self._close_listeners()
             await self._drain(service)
         finally:
-            try:
-                await self._shut_down_application()
-            finally:
-                self._close_log()
+            await self._release()
 
     def hurry(self) -> None:
         """Wait no longer: cancel the exchanges, or else the shutdown that `stop` waits for."""
@@ -204,6 +193,14 @@ class Server:
             service.access_log.flush()
         if self._log_file is not None:
             self._log_file.close()
+
+    async def _release(self) -> None:
+        """Give back what `start` acquired; once more does nothing."""
+        self._close_listeners()
+        try:
+            await self._shut_down_application()
+        finally:
+            self._close_log()
 
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:

@@ -2,8 +2,12 @@
 
 What this file decides:
 
-1. All or nothing: `listen` returns every socket asked for, listening, or raises one
-   `ConfigError` that names the bind, the reason and the remedy, with nothing left behind.
+1. All or nothing: `bind` returns every socket asked for, or raises one `ConfigError` that
+   names the bind, the reason and the remedy, with nothing left behind. That is before the
+   application starts: whoever cannot have the address need not start it. TCP clients are
+   refused until `Listeners.listen`, so that a probe does not take a starting server for a
+   ready one; on a socket file they wait, because one that does not listen looks like a dead
+   server's (rule 4).
 2. A host name means all its addresses, on one port number. An address whose family this machine
    lacks is passed over as long as another one works (``localhost`` where IPv6 is off). IPv6
    sockets take IPv6 only, so that ``0.0.0.0`` and ``::`` go side by side.
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
 
     from omnicorn.config import Bind
 
-__all__ = ["Listeners", "describe", "listen", "local_address", "peer_address"]
+__all__ = ["Listeners", "bind", "describe", "local_address", "peer_address"]
 
 _UDS_PERMISSIONS = 0o666
 _SHARED_PORT_ATTEMPTS = 10
@@ -56,13 +60,15 @@ class Listeners:
         sockets: All of them, in the order of the binds.
         addresses: Their texts, as `describe` writes them, in the same order.
 
-    Resource handling: the socket files belong to the process that called `listen`. In a forked
+    Resource handling: the socket files belong to the process that called `bind`. In a forked
     child `close` closes the child's copies and leaves the files alone.
     """
 
-    __slots__ = ("_files", "_pid", "addresses", "sockets")
+    __slots__ = ("_backlog", "_bound", "_files", "_pid", "addresses", "sockets")
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: int) -> None:
+        self._backlog = backlog
+        self._bound: list[tuple[Bind, socket.socket]] = []  # not listening yet
         self.sockets: list[socket.socket] = []
         self.addresses: list[str] = []
         self._files: list[tuple[str, int, int]] = []  # path, device, inode
@@ -73,6 +79,21 @@ class Listeners:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def listen(self) -> None:
+        """Let clients connect; once more does nothing.
+
+        Raises:
+            ConfigError: Somebody else began to listen on an address since it was bound.
+        """
+        while self._bound:
+            bind, sock = self._bound[-1]
+            try:
+                sock.listen(self._backlog)
+            except OSError as error:
+                host, port, *_ = sock.getsockname()
+                raise _tcp_refusal(bind, host, port, error) from error
+            self._bound.pop()
 
     def close(self) -> None:
         """Remove the socket files made here, then close every socket; once more does nothing.
@@ -88,9 +109,15 @@ class Listeners:
                         os.unlink(path)
                 except OSError:
                     pass  # gone already, or out of reach by now: nothing left to do about it
+        self._bound.clear()
         closing, self.sockets = self.sockets, []
         for sock in closing:
             sock.close()
+
+    def add(self, bind: Bind, sock: socket.socket) -> None:
+        """Take a bound TCP socket."""
+        self.sockets.append(sock)
+        self._bound.append((bind, sock))
 
     def own_file(self, path: str) -> None:
         """Note the socket file just made at ``path`` as ours to remove."""
@@ -99,7 +126,7 @@ class Listeners:
         self._files.append((os.path.abspath(path), made.st_dev, made.st_ino))
 
 
-def listen(
+def bind(
     binds: Iterable[Bind],
     *,
     backlog: int = 2048,
@@ -108,7 +135,7 @@ def listen(
     uds_owner: str | None = None,
     scheme: str = "http",
 ) -> Listeners:
-    """Open every socket of ``binds``.
+    """Open every socket of ``binds``; `Listeners.listen` lets clients in.
 
     Args:
         binds: Where to listen; at least one. A path ``@name`` is an abstract socket (Linux).
@@ -127,15 +154,16 @@ def listen(
     Resource handling: the caller closes the result. That closes inherited descriptors as well;
     one that is refused, though, is left as it was.
     """
-    listeners = Listeners()
+    listeners = Listeners(backlog)
     try:
-        for bind in binds:
-            if bind.kind == "tcp":
-                listeners.sockets += _listen_tcp(bind, backlog, reuse_port)
-            elif bind.kind == "unix":
-                _listen_unix(listeners, bind, backlog, uds_permissions, uds_owner)
+        for one in binds:
+            if one.kind == "tcp":
+                for sock in _bind_tcp(one, reuse_port):
+                    listeners.add(one, sock)
+            elif one.kind == "unix":
+                _listen_unix(listeners, one, backlog, uds_permissions, uds_owner)
             else:
-                listeners.sockets.append(_adopt(bind, listeners.sockets))
+                listeners.sockets.append(_adopt(one, listeners.sockets))
         if not listeners.sockets:
             raise ConfigError("nothing to listen on: give at least one bind", "bind")
         listeners.addresses = [describe(sock, scheme) for sock in listeners.sockets]
@@ -148,17 +176,17 @@ def listen(
 # --- TCP ---
 
 
-def _listen_tcp(bind: Bind, backlog: int, reuse_port: bool) -> list[socket.socket]:
+def _bind_tcp(bind: Bind, reuse_port: bool) -> list[socket.socket]:
     endpoints = _resolve(bind)
     for _ in range(_SHARED_PORT_ATTEMPTS - 1):
         try:
-            return _open_all(bind, endpoints, backlog, reuse_port)
+            return _bind_all(bind, endpoints, reuse_port)
         except ConfigError as error:
             # The port that the system chose for the first address may be taken on the second.
             cause = error.__cause__
             if bind.port or not isinstance(cause, OSError) or cause.errno != errno.EADDRINUSE:
                 raise
-    return _open_all(bind, endpoints, backlog, reuse_port)
+    return _bind_all(bind, endpoints, reuse_port)
 
 
 def _resolve(bind: Bind) -> list[tuple[int, tuple[Any, ...]]]:
@@ -183,10 +211,10 @@ def _resolve(bind: Bind) -> list[tuple[int, tuple[Any, ...]]]:
     return list(dict.fromkeys((info[0], info[4]) for info in found))
 
 
-def _open_all(
-    bind: Bind, endpoints: list[tuple[int, tuple[Any, ...]]], backlog: int, reuse_port: bool
+def _bind_all(
+    bind: Bind, endpoints: list[tuple[int, tuple[Any, ...]]], reuse_port: bool
 ) -> list[socket.socket]:
-    """Listen on every endpoint, all on one port, or leave nothing open.
+    """Bind to every endpoint, all on one port, or leave nothing open.
 
     Raises:
         ConfigError: With the OSError as its cause.
@@ -198,7 +226,7 @@ def _open_all(
             if opened:
                 port = opened[0].getsockname()[1]
             try:
-                opened.append(_open(family, (host, port, *rest), backlog, reuse_port))
+                opened.append(_bind_one(family, (host, port, *rest), reuse_port))
             except OSError as error:
                 refusal = _tcp_refusal(bind, host, port, error)
                 refusal.__cause__ = error
@@ -214,7 +242,7 @@ def _open_all(
     return opened
 
 
-def _open(family: int, address: tuple[Any, ...], backlog: int, reuse_port: bool) -> socket.socket:
+def _bind_one(family: int, address: tuple[Any, ...], reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":  # there, it would let two servers share a port
@@ -226,7 +254,6 @@ def _open(family: int, address: tuple[Any, ...], backlog: int, reuse_port: bool)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         sock.bind(address)
-        sock.listen(backlog)
     except BaseException:
         sock.close()
         raise

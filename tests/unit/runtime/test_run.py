@@ -262,7 +262,7 @@ def test_run_raises_what_is_wrong_with_the_configuration() -> None:
         app = App()
         with pytest.raises(ConfigError, match="the address is in use"):
             run(app, port=holder.getsockname()[1], loop="asyncio")
-        assert app.events == STARTED_AND_STOPPED
+        assert app.events == []
 
 
 def test_run_sets_up_logging_as_configured() -> None:

@@ -24,6 +24,7 @@ from omnicorn.connections.stream import Connection
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.runtime.server import Server, load, make_service
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
+from omnicorn.transports.sockets import Listeners
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -191,6 +192,16 @@ def taken() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was bound cannot be listened on, because somebody else does."""
+
+    def listen(_: Listeners) -> None:
+        raise ConfigError("somebody was quicker", "bind")
+
+    monkeypatch.setattr(Listeners, "listen", listen)
+
+
 # ------------------------------------------------------------------------------ start and stop
 
 
@@ -344,7 +355,7 @@ def test_a_stop_during_the_start_does_not_leave_the_start_waiting_for_ever() -> 
 # --------------------------------------------------------------------------- starts that fail
 
 
-def test_an_address_in_use_shuts_the_application_down_and_closes_the_log(
+def test_an_address_in_use_keeps_the_application_from_starting_and_closes_the_log(
     taken: int, opened: list[io.IOBase], tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -352,6 +363,21 @@ def test_an_address_in_use_shuts_the_application_down_and_closes_the_log(
         options = Config(port=taken, access_log_file=str(tmp_path / "access.log"))
         server = Server(app, options)
         with pytest.raises(ConfigError, match=f"127.0.0.1:{taken}: the address is in use"):
+            await server.start()
+        assert [file.closed for file in opened] == [True]
+        await server.stop()  # for those who stop in a finally clause
+        assert app.events == []
+
+    run(main())
+
+
+def test_an_address_lost_while_it_started_shuts_the_application_down_and_closes_the_log(
+    lost: None, opened: list[io.IOBase], tmp_path: Path
+) -> None:
+    async def main() -> None:
+        app = App()
+        server = Server(app, Config(port=0, access_log_file=str(tmp_path / "access.log")))
+        with pytest.raises(ConfigError, match="somebody was quicker"):
             await server.start()
         assert app.events == ["lifespan.startup", "lifespan.shutdown"]
         assert [file.closed for file in opened] == [True]
@@ -379,14 +405,16 @@ def test_a_refused_startup_raises_its_message_and_listens_nowhere(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it listens")
 
-    monkeypatch.setattr(server_module, "open_listeners", never)
+    monkeypatch.setattr(server_module, "listen", never)
+    path = tmp_path / "socket"
 
     async def main() -> None:
-        options = Config(port=0, access_log_file=str(tmp_path / "access.log"))
+        options = Config(bind=f"unix:{path}", access_log_file=str(tmp_path / "access.log"))
         server = Server(App(refuses="no database"), options)
         with pytest.raises(LifespanFailed, match=r"^no database$"):
             await server.start()
         assert server.addresses == []
+        assert not path.exists()
         assert [file.closed for file in opened] == [True]
         await server.stop()
 
@@ -441,11 +469,11 @@ def test_a_start_cancelled_while_it_begins_to_accept_leaves_no_reader_in_the_loo
 
 
 def test_a_start_cancelled_in_the_shutdown_after_a_bind_error_cancels_that_too(
-    taken: int,
+    lost: None,
 ) -> None:
     async def main() -> None:
         app = App(shutdown=False)
-        starting = asyncio.ensure_future(Server(app, quiet(port=taken)).start())
+        starting = asyncio.ensure_future(Server(app, quiet()).start())
         await app.began.wait()
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
@@ -831,18 +859,18 @@ def test_two_servers_share_a_port_where_both_say_so() -> None:
 
 def test_the_backlog_and_the_owner_reach_the_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, str | None]] = []
-    open_really = server_module.open_listeners  # type: ignore[attr-defined]
+    bind_really = server_module.bind  # type: ignore[attr-defined]
     listen_really = server_module.listen  # type: ignore[attr-defined]
 
-    def open_listeners(binds: Any, **options: Any) -> Any:
+    def bind(binds: Any, **options: Any) -> Any:
         asked.append((options["backlog"], options["uds_owner"]))
-        return open_really(binds, **{**options, "uds_owner": None})
+        return bind_really(binds, **{**options, "uds_owner": None})
 
     def listen(factory: Any, sockets: Any, backlog: int) -> Any:
         asked.append((backlog, None))
         return listen_really(factory, sockets, backlog)
 
-    monkeypatch.setattr(server_module, "open_listeners", open_listeners)
+    monkeypatch.setattr(server_module, "bind", bind)
     monkeypatch.setattr(server_module, "listen", listen)
 
     async def main() -> None:

@@ -14,7 +14,7 @@ import pytest
 from omnicorn.config import Bind
 from omnicorn.errors import ConfigError
 from omnicorn.transports import sockets
-from omnicorn.transports.sockets import describe, listen, local_address, peer_address
+from omnicorn.transports.sockets import Listeners, bind, describe, local_address, peer_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,10 +40,17 @@ def unix(path: Path | str) -> Bind:
     return Bind("unix", path=str(path))
 
 
+def listen(binds: list[Bind] | tuple[Bind, ...], **options: Any) -> Listeners:
+    """Bind, and let clients in."""
+    listeners = bind(binds, **options)
+    listeners.listen()
+    return listeners
+
+
 def refused(*binds: Bind, **options: Any) -> str:
     """The text of the refusal that these binds must get."""
     with pytest.raises(ConfigError) as caught:
-        listen(binds, **options)
+        bind(binds, **options)
     return str(caught.value)
 
 
@@ -331,6 +338,35 @@ def test_a_failure_closes_and_removes_what_was_opened_before_it(tmp_path: Path) 
     refused(free, unix(path), Bind("tcp", "192.0.2.1", 8000))
     assert not path.exists()
     listen([free]).close()
+
+
+def test_tcp_clients_are_refused_until_it_listens() -> None:
+    with bind([LOCAL]) as listeners:
+        (sock,) = listeners.sockets
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(sock.getsockname())
+        listeners.listen()
+        listeners.listen()
+        for end in connect(sock):
+            end.close()
+
+
+def test_clients_of_a_socket_file_wait_until_somebody_accepts(tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    with bind([unix(path)]) as starting:
+        for end in connect(starting.sockets[0]):
+            end.close()
+        # It is no dead server's, so a second server leaves it alone.
+        assert "another process serves on that socket" in refused(unix(path))
+
+
+def test_who_listens_second_on_an_address_that_both_have_bound_is_refused() -> None:
+    with bind([LOCAL]) as first:
+        port = first.sockets[0].getsockname()[1]
+        with bind([Bind("tcp", "127.0.0.1", port)]) as second:
+            first.listen()
+            with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: the address is in use"):
+                second.listen()
 
 
 def test_closing_twice_is_harmless_and_the_addresses_stay() -> None:
