@@ -55,7 +55,7 @@ HIGH_WATER = 65536
 
 
 class RequestHead:
-    """One request as every engine presents it; immutable, shared between equal requests.
+    """One request as every engine presents it; shared between equal requests of one server.
 
     Attributes:
         method: Upper-case (ASGI HTTP §scope).
@@ -69,6 +69,7 @@ class RequestHead:
         has_body: Whether ``on_data``/``on_end`` will follow.
         upgrade: The ``upgrade`` field's value where the connection offers one, lower-case.
         trailers: Whether the client said ``TE: trailers``.
+        template: The bridge's memory of it; None at first. All else is immutable.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class RequestHead:
         "path",
         "query",
         "raw_path",
+        "template",
         "trailers",
         "upgrade",
         "version",
@@ -96,6 +98,7 @@ class RequestHead:
     has_body: bool
     upgrade: bytes | None
     trailers: bool
+    template: dict[str, Any] | None
 
 
 # ---------------------------------------------------------------- below the engines

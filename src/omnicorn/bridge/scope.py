@@ -1,7 +1,8 @@
-"""The ASGI ``http`` scope (HTTP spec 2.5), built in one dict literal.
+"""The ASGI ``http`` scope (HTTP spec 2.5).
 
 Every request gets dicts and lists of its own, because middleware may change them; what is
-inside (pairs of bytes) is immutable and shared.
+inside (pairs of bytes) is immutable and shared. To copy a dict is much faster than to fill
+one, so a head that comes again brings a template of its scope.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 Address = tuple[str, int]
 ServerAddress = tuple[str, int | None]
+
+
+_SEEN: dict[str, Any] = {}
+"""In the template's place: a head that came once."""
 
 
 def http_scope(
@@ -33,32 +38,49 @@ def http_scope(
         scheme: ``"http"`` or ``"https"``.
         client: ``(host, port)``, or None behind an unnamed unix socket.
         server: ``(host, port)``, or ``(path, None)`` for a unix socket.
-        root_path: The prefix the application is mounted at; ``path`` contains it, so it is
+        root_path: The prefix the application is mounted at, the same for all uses of
+            *head*; ``path`` contains it, so it is
             put in front of what the (prefix-stripping) proxy sent.
         state: The lifespan's state, copied shallowly; None where lifespan is not supported.
         extensions: What the carrier offers, copied shallowly.
     """
-    if root_path:
-        path = root_path + head.path
-        raw_path = encode_path(root_path) + head.raw_path
+    template = head.template
+    if template:
+        scope = template.copy()
     else:
-        path = head.path
-        raw_path = head.raw_path
-    scope = {
+        scope = _template(head, root_path)
+        # Worth keeping for the second of equal requests; most heads have none.
+        head.template = _SEEN if template is None else scope.copy()
+    scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
+    scope["scheme"] = scheme
+    scope["headers"] = [*head.headers]
+    scope["client"] = client
+    scope["server"] = server
+    scope["extensions"] = extensions.copy()
+    if state is not None:
+        scope["state"] = state.copy()
+    return scope
+
+
+def _template(head: RequestHead, root_path: str) -> dict[str, Any]:
+    """What the scopes of equal requests have in common, every key in its place."""
+    path = head.path
+    raw_path = head.raw_path
+    if root_path:
+        path = root_path + path
+        raw_path = encode_path(root_path) + raw_path
+    return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "asgi": None,
         "http_version": head.version,
         "method": head.method,
-        "scheme": scheme,
+        "scheme": "",
         "path": path,
         "raw_path": raw_path,
         "query_string": head.query,
         "root_path": root_path,
-        "headers": [*head.headers],
-        "client": client,
-        "server": server,
-        "extensions": extensions.copy(),
+        "headers": None,
+        "client": None,
+        "server": None,
+        "extensions": None,
     }
-    if state is not None:
-        scope["state"] = state.copy()
-    return scope

@@ -129,8 +129,7 @@ class Service:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             # Most have completed their response meanwhile, and so have been flushed.
-            engine = connection.engine
-            if engine.out or engine.pending:
+            if connection.engine.pending:
                 connection.flush()
 
     # ------------------------------------------------------------------ draining

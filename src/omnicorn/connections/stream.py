@@ -226,10 +226,13 @@ class Connection:
 
     def on_complete(self, stream: Stream) -> None:
         engine = self.engine
-        if engine.pending > HIGH_WATER or self._transport is None:
+        transport = self._transport
+        if engine.pending > HIGH_WATER or transport is None:
             self.flush()
         else:
-            self._transport.write(b"".join(engine.take()))
+            transport.write(b"".join(engine.out))
+            engine.out.clear()
+            engine.pending = 0
         if self._service.access_log is not None and self._cycle is not None:
             self._log(self._cycle)
         if engine.closing:

@@ -63,8 +63,9 @@ class AsyncioLoop:
             )
         else:
             # The task copies the context it is made in. (An eager one runs in there, too, and
-            # a context cannot be entered twice.)
-            self.spawn = partial(base.run, partial(asyncio.Task, loop=loop))
+            # a context cannot be entered twice.) To format "Task-17" would take longer than
+            # all the rest.
+            self.spawn = partial(base.run, partial(asyncio.Task, loop=loop, name="request"))
         self.run_blocking: Callable[..., Awaitable[Any]] = self._run_blocking
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
             self._sendfile if hasattr(os, "sendfile") else None

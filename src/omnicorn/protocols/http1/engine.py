@@ -87,7 +87,8 @@ class Http1Engine(Generic[Owner]):
     Attributes:
         remote: The peer's state, of `states`.
         local: This side's state.
-        out: Bytes to write, in order; `take` empties it.
+        out: Bytes to write, in order; all of them where a response is complete or cut,
+            else `take` them.
         closing: No further request is read; close once the output is written.
         cut: The response ended before it was complete and only a reset can say so.
         pending: About how many bytes `take` will give.
@@ -629,6 +630,7 @@ class Http1Engine(Generic[Owner]):
         """The response cannot be completed: make sure that the peer can tell."""
         if self._framing == _UNDECIDED and self.local == L_BODY:
             self._decide_framing()
+        self._close_chunk()
         self._keep_alive = False
         self.closing = True
         if self._framing == _BY_CLOSE:
@@ -673,10 +675,6 @@ class Http1Engine(Generic[Owner]):
         self.out = []
         self.pending = 0
         return out
-
-    @property
-    def has_output(self) -> bool:
-        return bool(self.out or self._pieces)
 
     @property
     def is_complete(self) -> bool:

@@ -231,6 +231,7 @@ class RequestParser:
             self._frame(head, single)
         if b"expect" in fields:
             self._expect(head)
+        head.template = None
         head.trailers = (
             b"te" in fields and not http10 and b"trailers" in _all_tokens(headers, b"te")
         )

@@ -206,7 +206,7 @@ class Recorder:
         self.engine.send_data(body, True)
 
     def flush(self) -> bytes:
-        said = self.engine.has_output
+        said = bool(self.engine.pending)
         out = b"".join(self.engine.take())
         assert bool(out) <= self._announced, "output that was not announced"
         assert bool(out) or not said

@@ -803,7 +803,7 @@ def test_much_output_is_flushed_at_once(connect: Any) -> None:
     assert "on_full" not in recorder.names()
     recorder.engine.send_data(bytes(HIGH_WATER), False)
     assert recorder.names().count("on_full") == 1
-    assert not recorder.engine.has_output
+    assert not recorder.engine.pending
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"10")]])
