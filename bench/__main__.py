@@ -3,8 +3,8 @@
 What this file alone decides: the command line, and what is printed where.  Progress goes to
 standard error; the report to standard output and to `.bench/report.{md,json,svg}`.
 
-Exit status: 0 when a report was written (whatever it says), 2 for wrong usage or no wrk,
-130 when interrupted: then the report holds what was measured until then.
+Exit status: 0 when a report was written (whatever it says), 2 for wrong usage or no wrk where a
+case needs it, 130 when interrupted: then the report holds what was measured until then.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import signal
 import statistics
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from bench import chart, environment, load, measure, report, runs, servers
-from bench.cases import CASES
+from bench.cases import CASES, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,12 +112,12 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     options = parser().parse_args(arguments)
-    if not load.available():
+    cases = [case for case in CASES if case.name in options.cases]
+    if any(case.kind is Kind.LOAD for case in cases) and not load.available():
         say("wrk is missing: apt-get install wrk")
         return 2
     signal.signal(signal.SIGTERM, _stop)
 
-    cases = [case for case in CASES if case.name in options.cases]
     entrants = [servers.OMNICORN, *options.servers_extra]
     entrants += [server for server in servers.PEERS if server.name in options.peers]
     remarks: list[str] = []
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case, server, number in runs.everything(cases, entrants, plan):
             run = runs.perform(case, server, number, plan)
             done.append(run)
-            say(f"round {number + 1}/{plan.rounds}  {case.name:8}  {server.name:12}  {told(run)}")
+            say(f"round {number + 1}/{plan.rounds}  {case.name:9}  {server.name:12}  {told(run)}")
     except KeyboardInterrupt:
         say("interrupted: the report holds what was measured until now")
         remarks.append("interrupted before the end")
@@ -146,6 +147,8 @@ def prepare(
     Exits with status 2 when the interpreter makes no virtual environment.
     """
     environment.WORK.mkdir(exist_ok=True)
+    if any(servers.AIM_OF_SOCKETS.takes(case) for case in cases):
+        entrants.append(servers.AIM_OF_SOCKETS)
     wanted = dict.fromkeys(need for server in entrants for need in server.requirements)
     try:
         failed = environment.install(options.python, wanted, say)
@@ -165,17 +168,25 @@ def prepare(
         remarks.append(f"no aim line ({servers.AIM}): {failure}")
 
     cores = measure.cores()
-    # wrk is started by this process and inherits its core; servers are moved to theirs.
+    # wrk is started by this process and inherits its core, and the load of WebSockets is made
+    # right here; servers are moved to theirs.
     os.sched_setaffinity(0, {cores.load})
     remarks.append(
         f"rounds: {options.rounds}, each run {options.seconds} s after a warm-up of "
         f"{options.warmup} s; "
         + (
-            "ONE core for server and wrk together: compare with care"
+            "ONE core for server and client together: compare with care"
             if cores.shared
-            else "one core for the server, another one for wrk"
+            else "one core for the server, another one for the client"
         )
     )
+    if any(case.kind is Kind.LOAD for case in cases):
+        remarks.append("the client of HTTP cases is wrk, with one thread")
+    if any(case.message is not None for case in cases):
+        remarks.append(
+            "the client of WebSocket cases is our own, Python "
+            f"{platform.python_version()} on epoll: random masks, no compression offered"
+        )
     return runs.Plan(options.rounds, options.seconds, options.warmup, cores, unavailable)
 
 
@@ -188,7 +199,7 @@ def told(run: Run) -> str:
     if run.p99_ms is not None:
         words.append(f"p99 {run.p99_ms:.3g} ms")
     if run.cpu is not None and run.load_cpu is not None:
-        words.append(f"CPU {run.cpu:.0%}, wrk {run.load_cpu:.0%}")
+        words.append(f"CPU {run.cpu:.0%}, client {run.load_cpu:.0%}")
     return ", ".join([*words, *run.marks])
 
 

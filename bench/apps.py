@@ -37,6 +37,9 @@ MEBIBYTE = b"0123456789abcdef" * 65536
 NAP = 0.01
 """Seconds that `sleep` waits before it answers."""
 
+SPEAKER = "/speak"
+"""The path whose messages `room` sends to the sockets of all other paths."""
+
 
 async def lifespan(receive: Receive, send: Send) -> None:
     """Say yes to startup and shutdown, so that no server logs a complaint."""
@@ -167,3 +170,43 @@ async def sleep(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await asyncio.sleep(NAP)
     await hello(scope, receive, send)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket that gets back what it sends."""
+    if scope["type"] != "websocket":
+        return await lifespan(receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return None
+        text = message.get("text")
+        if text is not None:
+            await send({"type": "websocket.send", "text": text})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+listeners: set[Send] = set()
+
+
+async def room(scope: Scope, receive: Receive, send: Send) -> None:
+    """What one WebSocket says, all others hear."""
+    if scope["type"] != "websocket":
+        return await lifespan(receive, send)
+    await receive()
+    await send({"type": "websocket.accept"})
+    if scope["path"] != SPEAKER:
+        listeners.add(send)
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        listeners.discard(send)
+        return None
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return None
+        for listener in tuple(listeners):
+            await listener({"type": "websocket.send", "text": message["text"]})

@@ -1,24 +1,29 @@
 """The cases: which application, which request, how many connections, and what a right answer is.
 
-What this file alone decides: the traffic.  `load` turns a request into what wrk needs, `answer`
-sends the same request once and compares; both read it from here, so they cannot drift apart.
+What this file alone decides: the traffic.  `load` turns a request into what wrk needs, `sockets`
+a message into frames, `servers.check_answer` sends the same once and compares; all read it from
+here, so they cannot drift apart.
 
-Invariants: a case of kind LOAD is measured in requests per CPU-second (more is better); IDLE in
-KiB per connection and START in milliseconds (less is better).
+Invariants: a case of kind LOAD, ECHO or FANOUT is measured in requests, messages or deliveries
+per CPU-second (more is better); IDLE in KiB per connection and START in milliseconds (less is
+better).  A case with a `message` is one of WebSockets; ECHO and FANOUT have one, LOAD has none.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 
-from bench import apps
+from bench import apps, websocket
 
 
 class Kind(Enum):
     """How a case is measured."""
 
     LOAD = "load"
+    ECHO = "echo"
+    FANOUT = "fanout"
     IDLE = "idle"
     START = "start"
 
@@ -40,30 +45,56 @@ class Request:
     body: bytes = b""
 
 
+AUDIENCE = "/"
+"""The target of the listeners in a case of kind FANOUT; the speaker's is that of its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A WebSocket message of `size` bytes, text or binary; its content is new each time."""
+
+    text: bool
+    size: int
+
+    @property
+    def opcode(self) -> int:
+        """As in RFC 6455 §5.2."""
+        return websocket.TEXT if self.text else websocket.BINARY
+
+    def sample(self) -> bytes:
+        """A payload: random bytes, or random hexadecimal digits as text."""
+        noise = os.urandom(self.size)
+        return noise.hex()[: self.size].encode() if self.text else noise
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One thing that is measured.
 
-    `status` and `body` are the right answer; `echoes` names request headers that must come back
-    in the response with the same value.
+    `status` and `body` are the right answer to `request`; `echoes` names request headers that
+    must come back in the response with the same value.  Of a WebSocket case the right answer is
+    its `message`, and its `request` has the target of the handshake.
     """
 
     name: str
     says: str
     app: str
-    body: bytes
+    body: bytes = b""
     kind: Kind = Kind.LOAD
     request: Request = Request()
     connections: int = 32
     access_log: bool = False
     status: int = 200
     echoes: tuple[str, ...] = ()
+    message: Message | None = None
 
     @property
     def unit(self) -> str:
         """What the numbers of this case count."""
         return {
             Kind.LOAD: "requests / CPU-second",
+            Kind.ECHO: "messages / CPU-second",
+            Kind.FANOUT: "deliveries / CPU-second",
             Kind.IDLE: "KiB / connection",
             Kind.START: "ms",
         }[self.kind]
@@ -71,7 +102,12 @@ class Case:
     @property
     def more_is_better(self) -> bool:
         """Whether a larger number wins."""
-        return self.kind is Kind.LOAD
+        return self.under_load
+
+    @property
+    def under_load(self) -> bool:
+        """Whether there is a load, so that CPU and latency mean something."""
+        return self.kind in (Kind.LOAD, Kind.ECHO, Kind.FANOUT)
 
 
 CHROME = Request(
@@ -156,5 +192,38 @@ CASES: tuple[Case, ...] = (
         apps.GREETING,
         kind=Kind.START,
         connections=1,
+    ),
+    Case(
+        "ws",
+        "WebSocket echo of 64 bytes of text, 16 sockets",
+        "echo",
+        kind=Kind.ECHO,
+        connections=16,
+        message=Message(text=True, size=64),
+    ),
+    Case(
+        "ws-large",
+        "WebSocket echo of 64 KiB of binary data, 16 sockets",
+        "echo",
+        kind=Kind.ECHO,
+        connections=16,
+        message=Message(text=False, size=65536),
+    ),
+    Case(
+        "ws-fanout",
+        "64 bytes of text from one WebSocket to 1000 others",
+        "room",
+        kind=Kind.FANOUT,
+        request=Request(target=apps.SPEAKER),
+        connections=1000,
+        message=Message(text=True, size=64),
+    ),
+    Case(
+        "ws-idle",
+        "private memory of 10,000 WebSockets after one echo each",
+        "echo",
+        kind=Kind.IDLE,
+        connections=10_000,
+        message=Message(text=True, size=64),
     ),
 )

@@ -127,8 +127,11 @@ def facts() -> dict[str, str]:
         )
     except EnvironmentFailed:
         pass
-    # It prints its version with its usage, and ends with 1.
-    said = subprocess.run(["wrk", "--version"], capture_output=True, text=True)
+    try:
+        # It prints its version with its usage, and ends with 1.
+        said = subprocess.run(["wrk", "--version"], capture_output=True, text=True)
+    except OSError:
+        return found
     if match := re.search(r"^wrk (\S+)", said.stdout + said.stderr, re.MULTILINE):
         found["wrk"] = match[1]
     return found

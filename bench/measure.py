@@ -94,7 +94,7 @@ def private_kib(root: int, proc: Path = PROC) -> int:
 
 
 class Cores(NamedTuple):
-    """Which core the servers get, and which one wrk; `shared` when there is only one."""
+    """Which core the servers get, and which one the client; `shared` when there is only one."""
 
     server: int
     load: int

@@ -163,8 +163,8 @@ def _overview(tables: Sequence[Table], ours: str) -> list[str]:
 def _table(table: Table, ours: str) -> list[str]:
     case = table.case
     heads = ["server", case.unit, "least to greatest", f"{ours} is better by"]
-    if case.kind is Kind.LOAD:
-        heads += ["p99 ms", "server CPU", "wrk CPU"]
+    if case.under_load:
+        heads += ["p99 ms", "server CPU", "client CPU"]
     elif case.kind is Kind.IDLE:
         heads += ["MiB before"]
     lines = [_cells([*heads, "notes"]), _cells(["---", *["---:"] * (len(heads) - 1), "---"])]
@@ -175,7 +175,7 @@ def _table(table: Table, ours: str) -> list[str]:
             f"{_number(row.value.low)} to {_number(row.value.high)}" if row.value else "-",
             _times(row.ratio),
         ]
-        if case.kind is Kind.LOAD:
+        if case.under_load:
             cells += [_number(row.p99_ms), _percent(row.cpu), _percent(row.load_cpu)]
         elif case.kind is Kind.IDLE:
             cells += [_number(row.base_mib)]

@@ -8,8 +8,11 @@ Every run starts the server afresh, so none profits from an earlier one.  A serv
 yields a run that says why and holds no value; nothing here raises for what a server does.
 
 Doubtful runs keep their value and are marked: requests without a good answer; a server that used
-less than `SATURATED` of its core (then wrk or the waiting was the limit, and the latency is not
-that of a busy server); an access log that lacks more than `BUFFERED` of its lines.
+less than `SATURATED` of its core (then the client or the waiting was the limit, and the latency
+is not that of a busy server); an access log that lacks more than `BUFFERED` of its lines.
+
+The load of WebSockets comes from this very process, on connections that are made before the
+warm-up: handshakes are not in its numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench import environment, load, measure, servers
+from bench import environment, load, measure, servers, sockets, websocket
 from bench.cases import Kind
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class Run:
     """What one run gave.
 
     `samples` are in the case's unit (several for START); empty when `failure` says why.  `cpu`
-    and `load_cpu` are the shares of a core, 0 to 1, that the server and wrk used meanwhile.
+    and `load_cpu` are the shares of a core, 0 to 1, that the server and its client used meanwhile.
     """
 
     case: str
@@ -85,10 +88,10 @@ def estimate(cases: list[Case], entrants: list[Server], plan: Plan) -> float:
     once = 0.0
     for case in cases:
         takers = sum(server.takes(case) for server in entrants)
-        if case.kind is Kind.LOAD:
+        if case.under_load:
             once += takers * (each + plan.warmup + plan.seconds)
         elif case.kind is Kind.IDLE:
-            once += takers * (each + 4)
+            once += takers * (each + case.connections / 1000)
         else:
             once += takers * each * plan.starts
     return once * plan.rounds
@@ -110,6 +113,8 @@ def perform(case: Case, server: Server, number: int, plan: Plan) -> Run:
     """Do one run; `number` counts rounds from 0."""
     how: dict[Kind, Callable[[Case, Server, int, Plan], Run]] = {
         Kind.LOAD: _load,
+        Kind.ECHO: _sockets,
+        Kind.FANOUT: _sockets,
         Kind.IDLE: _idle,
         Kind.START: _start,
     }
@@ -136,10 +141,37 @@ def _load(case: Case, server: Server, number: int, plan: Plan) -> Run:
         if case.access_log:
             wanted = lines_before + seen.requests
             missing = wanted - _await_lines(live.output, wanted)
+    return _loaded(case, server, number, seen, spent, wrk_spent, missing)
+
+
+def _sockets(case: Case, server: Server, number: int, plan: Plan) -> Run:
+    _allow_open_files(case.connections + 100)
+    with servers.running(server, case, plan.cores.server) as live:
+        servers.check_answer(case, live.port)
+        with sockets.crowd(case, (servers.HOST, live.port)) as run:
+            if plan.warmup:
+                run(plan.warmup)
+            own_before = time.process_time()
+            before = measure.cpu_seconds(live.pid)
+            seen = run(plan.seconds)
+            spent = measure.cpu_seconds(live.pid) - before
+            own_spent = time.process_time() - own_before
+    return _loaded(case, server, number, seen, spent, own_spent)
+
+
+def _loaded(
+    case: Case,
+    server: Server,
+    number: int,
+    seen: load.Load,
+    spent: float,
+    load_spent: float,
+    missing: int = 0,
+) -> Run:
     if not seen.requests or spent <= 0:
         raise servers.ServerFailed(f"no request was answered under load ({seen.errors} errors)")
     cpu = spent / seen.seconds
-    load_cpu = wrk_spent / seen.seconds
+    load_cpu = load_spent / seen.seconds
     return Run(
         case.name,
         server.name,
@@ -159,7 +191,7 @@ def doubts(seen: load.Load, cpu: float, load_cpu: float, missing_lines: int) -> 
     if seen.errors:
         marks.append(f"{seen.errors} errors")
     if cpu < SATURATED:
-        marks.append(f"not saturated: {cpu:.0%} CPU, wrk {load_cpu:.0%}")
+        marks.append(f"not saturated: {cpu:.0%} CPU, client {load_cpu:.0%}")
     if missing_lines > BUFFERED * seen.requests:
         marks.append(f"{missing_lines} access log lines missing")
     return tuple(marks)
@@ -167,19 +199,19 @@ def doubts(seen: load.Load, cpu: float, load_cpu: float, missing_lines: int) -> 
 
 def _idle(case: Case, server: Server, number: int, plan: Plan) -> Run:
     _allow_open_files(case.connections + 100)
-    question = load.wire(case.request, servers.HOST).encode()
+    connect, ask = _visitor(case)
     links: list[socket.socket] = []
     with servers.running(server, case, plan.cores.server) as live:
         try:
             servers.check_answer(case, live.port)
-            with socket.create_connection((servers.HOST, live.port), timeout=10) as first:
+            with connect(live.port) as first:
                 for _ in range(500):  # what is loaded or cached lazily is no connection's cost
-                    _ask(first, question, case.body)
+                    ask(first)
             before = measure.private_kib(live.pid)
             for _ in range(case.connections):
-                link = socket.create_connection((servers.HOST, live.port), timeout=10)
+                link = connect(live.port)
                 links.append(link)
-                _ask(link, question, case.body)
+                ask(link)
             after = measure.private_kib(live.pid)
             closed = sum(map(_is_closed, links))
         except OSError as failure:
@@ -210,14 +242,38 @@ def _start(case: Case, server: Server, number: int, plan: Plan) -> Run:
     return Run(case.name, server.name, number, samples=tuple(samples))
 
 
-def _ask(link: socket.socket, question: bytes, body: bytes) -> None:
-    link.sendall(question)
-    answer = b""
-    while not answer.endswith(body):
-        data = link.recv(65536)
-        if not data:
-            raise ConnectionResetError("closed before the whole answer")
-        answer += data
+def _visitor(
+    case: Case,
+) -> tuple[Callable[[int], socket.socket], Callable[[socket.socket], None]]:
+    """How to connect to a port, and how to have one exchange on the connection."""
+    message = case.message
+    if message is not None:
+        payload = message.sample()
+
+        def shake(port: int) -> socket.socket:
+            return websocket.connect((servers.HOST, port), case.request.target)
+
+        def say(link: socket.socket) -> None:
+            websocket.send(link, message.opcode, payload)
+            websocket.receive(link)
+
+        return shake, say
+
+    question = load.wire(case.request, servers.HOST).encode()
+
+    def dial(port: int) -> socket.socket:
+        return socket.create_connection((servers.HOST, port), timeout=10)
+
+    def ask(link: socket.socket) -> None:
+        link.sendall(question)
+        answer = b""
+        while not answer.endswith(case.body):
+            data = link.recv(65536)
+            if not data:
+                raise ConnectionResetError("closed before the whole answer")
+            answer += data
+
+    return dial, ask
 
 
 def _is_closed(link: socket.socket) -> bool:

@@ -6,8 +6,9 @@ What this file alone decides: each peer's command line.  Rules:
   with no log, as a careful operator would set it up for speed.  Nothing else is switched off that
   a default installation does.
 - Keep-alive timeouts and connection limits are raised where the defaults would close connections
-  in the cases `idle` and `sleep`; neither costs anything per request.
-- Lifespan stays at its default.
+  in the cases `idle`, `sleep` and `ws-idle`; neither costs anything per request.
+- Lifespan stays at its default, and so do a WebSocket's pings, limits and compression (the load
+  offers none).
 
 A server lives in a process group of its own, which is killed, not asked, when the run is over:
 nothing it holds is worth a goodbye, and no worker may outlive the harness.
@@ -27,22 +28,22 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import environment
-from bench.cases import MARK
+from bench import environment, websocket
+from bench.cases import AUDIENCE, MARK, Kind
 from bench.measure import pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.cases import Case
+    from bench.cases import Case, Message
 
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
 """How long a server may take to its first answer."""
 
 KEEP_ALIVE = "120"
-CONNECTIONS = "8192"
+CONNECTIONS = "16384"
 
 
 class ServerFailed(Exception):
@@ -55,7 +56,8 @@ class Server:
 
     `flags` may hold `{port}`; `quiet` are the flags without an access log, `logging` those with
     one on standard output.  `requirements` are for `environment.install`, and the versions of
-    `distributions` are reported.  `only` limits the server to some cases.
+    `distributions` are reported.  `only` limits the server to some cases.  A `program` serves by
+    itself, without an application, and gets the port as its last argument.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Server:
     requirements: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     only: frozenset[str] | None = None
-    program: str | None = None
+    program: tuple[str, ...] | None = None
 
     def takes(self, case: Case) -> bool:
         """Whether `case` makes sense for this server."""
@@ -75,7 +77,7 @@ class Server:
     def command(self, case: Case, port: int) -> list[str]:
         """The command line that serves `case` on `port`."""
         if self.program is not None:
-            return [self.program, str(port)]
+            return [*self.program, str(port)]
         log = self.logging if case.access_log else self.quiet
         flags = [flag.replace("{port}", str(port)) for flag in (*self.flags, *log)]
         return [str(environment.PYTHON), "-m", self.module, *flags, f"bench.apps:{case.app}"]
@@ -98,11 +100,11 @@ PEERS: tuple[Server, ...] = (
         "uvicorn",
         (
             *("--host", HOST, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
-            *("--timeout-keep-alive", KEEP_ALIVE),
+            *("--ws", "websockets-sansio", "--timeout-keep-alive", KEEP_ALIVE),
         ),
         quiet=("--no-access-log", "--log-level", "warning"),
         requirements=("uvicorn[standard]", "uvloop", "httptools"),
-        distributions=("uvicorn", "httptools"),
+        distributions=("uvicorn", "httptools", "websockets"),
     ),
     Server(
         "granian",
@@ -142,7 +144,7 @@ PEERS: tuple[Server, ...] = (
         quiet=("--log-level", "warning"),
         logging=("--access-logfile", "-"),
         requirements=("hypercorn", "uvloop"),
-        distributions=("hypercorn",),
+        distributions=("hypercorn", "wsproto"),
     ),
     Server(
         "daphne",
@@ -151,13 +153,23 @@ PEERS: tuple[Server, ...] = (
         quiet=("--verbosity", "0"),
         logging=("--access-log", "-"),
         requirements=("daphne",),
-        distributions=("daphne",),
+        distributions=("daphne", "autobahn"),
     ),
 )
 
 AIM = "go net/http"
 AIM_SOURCE = environment.ROOT / "bench" / "aim.go"
 AIM_PROGRAM = environment.WORK / "aim"
+
+AIM_OF_SOCKETS = Server(
+    "picows",
+    "bench.aim",
+    (),
+    requirements=("picows", "uvloop"),
+    distributions=("picows",),
+    only=frozenset({"ws", "ws-large"}),
+    program=(str(environment.PYTHON), "-m", "bench.aim"),
+)
 
 
 def build_aim() -> Server:
@@ -177,7 +189,7 @@ def build_aim() -> Server:
     )
     if done.returncode:
         raise ServerFailed(f"go build failed: {environment.anonymous(_last_line(done.stderr))}")
-    return Server(AIM, "", (), only=frozenset({"hello"}), program=str(AIM_PROGRAM))
+    return Server(AIM, "", (), only=frozenset({"hello"}), program=(str(AIM_PROGRAM),))
 
 
 def extra(text: str) -> Server:
@@ -213,8 +225,10 @@ class Running:
 def running(server: Server, case: Case, core: int) -> Iterator[Running]:
     """Start `server` on `core`, wait for its first answer to `case`, kill it in the end.
 
+    The answer is a 200, and a 101 where the case is one of WebSockets.
+
     Raises:
-        ServerFailed: It ended early, did not answer 200 in time, or had died by the end.
+        ServerFailed: It ended early, did not answer in time, or had died by the end.
     """
     port = free_port()
     output = environment.WORK / f"{server.name.replace('/', '-').replace(' ', '-')}.log"
@@ -247,12 +261,16 @@ def running(server: Server, case: Case, core: int) -> Iterator[Running]:
 
 def _await_answer(process: subprocess.Popen[bytes], case: Case, port: int, output: Path) -> None:
     deadline = time.perf_counter() + START_SECONDS
-    question = f"GET {case.request.target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    target = case.request.target
+    question = f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
+    status = b"200"
+    if case.message is not None:
+        question, status = websocket.question(HOST, target, websocket.new_key()), b"101"
     while time.perf_counter() < deadline:
         try:
             with socket.create_connection((HOST, port), timeout=5) as link:
-                link.sendall(question.encode())
-                if link.recv(65536).split(b" ", 2)[1:2] == [b"200"]:
+                link.sendall(question)
+                if link.recv(65536).split(b" ", 2)[1:2] == [status]:
                     return
         except OSError:
             pass
@@ -291,11 +309,14 @@ def free_port() -> int:
 
 
 def check_answer(case: Case, port: int) -> None:
-    """Send `case`'s request twice on one connection and compare what comes back.
+    """Send `case`'s request, or its message, twice on one connection and compare what comes back.
 
     Raises:
-        ServerFailed: The status, the body or an echoed header is wrong; the message says which.
+        ServerFailed: The status, the body, an echoed header or a message is wrong; the text of
+            the failure says which.
     """
+    if case.message is not None:
+        return _check_sockets(case, case.message, port)
     link = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
         for number in ("1000000000001", "1000000000002"):
@@ -321,3 +342,25 @@ def check_answer(case: Case, port: int) -> None:
         raise ServerFailed(f"wrong answer: {type(failure).__name__}: {failure}") from failure
     finally:
         link.close()
+
+
+def _check_sockets(case: Case, message: Message, port: int) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def join(target: str) -> socket.socket:
+            link = websocket.connect((HOST, port), target)
+            stack.callback(websocket.leave, link)
+            return link
+
+        try:
+            speaker = join(case.request.target)
+            fans_out = case.kind is Kind.FANOUT
+            listeners = [join(AUDIENCE), join(AUDIENCE)] if fans_out else [speaker]
+            for _ in range(2):
+                said = message.sample()
+                websocket.send(speaker, message.opcode, said)
+                for listener in listeners:
+                    if websocket.receive(listener) != (message.opcode, said):
+                        raise ServerFailed("wrong answer: a message came back changed")
+        except OSError as failure:
+            raise ServerFailed(f"wrong answer: {failure}") from failure

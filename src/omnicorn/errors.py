@@ -6,7 +6,9 @@
     ├── ProtocolError            a rule of a wire protocol was broken
     │   ├── LocalProtocolError   by our own caller: a bug on this side of the wire
     │   └── RemoteProtocolError  by the peer; carries the status to answer with
-    │       └── LimitExceeded    the peer asked for more than a configured limit
+    │       ├── LimitExceeded    the peer asked for more than a configured limit
+    │       ├── HandshakeRefused a request for a WebSocket that cannot be granted
+    │       └── WebSocketError   on an open WebSocket; carries the closing code
     ├── ASGIError                the application broke the ASGI contract
     ├── ClientDisconnected       (also OSError) the peer left; nothing more can be sent
     ├── ConfigError              an option, file or import string is wrong
@@ -65,6 +67,35 @@ class LimitExceeded(RemoteProtocolError):
     def __init__(self, reason: str, status: int, limit: int) -> None:
         super().__init__(f"{reason} (limit {limit})", status)
         self.limit = limit
+
+
+class HandshakeRefused(RemoteProtocolError):
+    """A request for a WebSocket that cannot be granted.
+
+    Args:
+        reason: What it lacks.
+        status: The HTTP status that answers it.
+        headers: Further fields of the answer.
+    """
+
+    def __init__(
+        self, reason: str, status: int = 400, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        super().__init__(reason, status)
+        self.headers = headers or []
+
+
+class WebSocketError(RemoteProtocolError):
+    """The peer of an open WebSocket broke the protocol.
+
+    Args:
+        reason: What was wrong; it goes into the close frame, so at most 123 bytes.
+        code: The closing code (RFC 6455 §7.4.1).
+    """
+
+    def __init__(self, reason: str, code: int = 1002) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class ASGIError(OmnicornError, RuntimeError):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConnectionPort",
     "Loop",
+    "MessageHandler",
     "RequestHead",
     "Stream",
     "StreamHandler",
@@ -165,7 +166,8 @@ class Transport(Protocol):
     """The part of asyncio's transports that is used.
 
     Until ``connection_lost`` every verb is harmless, after it none may be called.
-    ``resume_reading`` and ``pause_reading`` may be said twice. ``abort`` drops what is
+    ``resume_reading`` and ``pause_reading`` may be said twice. ``set_protocol`` names the
+    `ConnectionPort` that is called from then on. ``abort`` drops what is
     unwritten; whether the peer sees a reset is the kernel's choice, unless asked for.
     """
 
@@ -178,6 +180,7 @@ class Transport(Protocol):
     def resume_reading(self) -> object: ...
     def get_write_buffer_size(self) -> int: ...
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+    def set_protocol(self, connection: Any, /) -> object: ...
 
 
 class ConnectionPort(Protocol):
@@ -247,6 +250,19 @@ class StreamHandler(Protocol):
 
     def on_writable(self) -> None:
         """After `Stream.send_data` said False: more may be sent."""
+
+
+class MessageHandler(Protocol):
+    """What an engine tells the application side of one WebSocket."""
+
+    def on_message(self, message: str | bytes) -> bool:
+        """A message of the peer; True asks for no more until the engine's ``resume``."""
+
+    def on_closed(self, code: int, reason: str) -> None:
+        """Nothing more comes, and nothing can be sent (RFC 6455 §7.1.5, §7.1.6)."""
+
+    def on_writable(self) -> None:
+        """After a message's sender was told False: more may be sent."""
 
 
 class StreamOwner(Protocol):

@@ -197,6 +197,9 @@ class TrioTransport:
             return self._sock.getpeername() if name == "peername" else self._sock.getsockname()
         return default
 
+    def set_protocol(self, connection: ConnectionPort, /) -> None:
+        self._port = connection
+
     async def run(self) -> None:
         """Serve the connection to its end."""
         self._port.connection_made(self)

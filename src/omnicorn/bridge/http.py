@@ -1,7 +1,6 @@
 """One HTTP request's conversation with its application (ASGI HTTP spec 2.5).
 
-What this file alone decides: the order of messages, who may send what and when, and what
-becomes of an application that breaks it.
+What this file alone decides: the order of messages, and who may send what and when.
 
 ::
 
@@ -28,22 +27,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+from omnicorn.bridge.cycle import DONE, GONE, START, Carrier, Cycle, wake
 from omnicorn.errors import ASGIError, ClientDisconnected, LocalProtocolError
 from omnicorn.ports import HIGH_WATER
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Coroutine
 
+    from omnicorn.bridge.cycle import Application
     from omnicorn.errors import RemoteProtocolError
-    from omnicorn.ports import Loop, Stream, Task, Waiter
+    from omnicorn.ports import Stream
 
-    Receive = Callable[[], Awaitable[dict[str, Any]]]
-    Send = Callable[[dict[str, Any]], Awaitable[None]]
-    Application = Callable[[dict[str, Any], Receive, Send], Awaitable[object]]
-
-# The phases, in the order they are passed through.
-START, BODY, TRAILERS, DONE, GONE = range(5)
+BODY, TRAILERS = 1, 2  # between START and DONE
 
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.trailers": {},
@@ -56,11 +52,8 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 _RESPONSE_EVENTS = frozenset({"http.response.start", "http.response.body", *EXTENSIONS})
 
 
-class Carrier(Protocol):
-    """What an exchange needs of its connection."""
-
-    @property
-    def loop(self) -> Loop: ...
+class FileCarrier(Carrier, Protocol):
+    """What files need of the connection besides."""
 
     @property
     def can_sendfile(self) -> bool: ...
@@ -68,11 +61,8 @@ class Carrier(Protocol):
     def sendfile(self, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:
         """Write *count* bytes of an open file past the engine, after its output."""
 
-    def on_cycle_end(self, cycle: HTTPCycle, error: BaseException | None) -> None:
-        """The application is through with this exchange; *error* is its own fault."""
 
-
-class HTTPCycle:
+class HTTPCycle(Cycle):
     """One request and its response.
 
     Args:
@@ -81,45 +71,15 @@ class HTTPCycle:
         stream: The way back to the peer.
         carrier: The connection.
         ended: The request has no content.
-
-    Attributes:
-        scope: As given to the application.
-        status: The response's status; 0 before it is known.
-        response_headers: The response's fields as the application gave them.
-        sent: Content bytes handed over so far.
-        began: The loop's time when the head was complete; set only where the log asks.
-        duration: Seconds from there to the end of the response; set only where it asks.
-        task: The application's task.
-        finished: The application has returned.
     """
 
-    began: float
-    duration: float
-
     __slots__ = (
-        "_app",
-        "_cancelled",
-        "_carrier",
         "_delivered",
         "_ended",
-        "_entered",
         "_half_closed",
-        "_phase",
         "_pieces",
-        "_readers",
         "_stopping",
-        "_stream",
-        "_told",
         "_trailers",
-        "_writers",
-        "began",
-        "duration",
-        "finished",
-        "response_headers",
-        "scope",
-        "sent",
-        "status",
-        "task",
     )
 
     def __init__(
@@ -127,81 +87,49 @@ class HTTPCycle:
         app: Application,
         scope: dict[str, Any],
         stream: Stream,
-        carrier: Carrier,
+        carrier: FileCarrier,
         ended: bool,
     ) -> None:
+        # Not by `super().__init__`: that call would be one in a hundred parts of the request.
         self._app = app
         self._stream = stream
         self._carrier = carrier
         self._phase = START
+        self._entered = False
+        self._cancelled = False
+        self._told = False
+        self._readers = None
+        self._writers = None
+        self.scope = scope
+        self.status = 0
+        self.response_headers = ()
+        self.sent = 0
+        self.task = None
+        self.finished = False
         self._pieces: list[bytes] | None = None
         self._ended = ended
         self._delivered = False
-        self._entered = False
-        self._cancelled = False
         self._half_closed = False
         self._stopping = False
-        self._told = False
         self._trailers: list[tuple[bytes, bytes]] | None = None
-        self._readers: list[Waiter] | None = None
-        self._writers: list[Waiter] | None = None
-        self.scope = scope
-        self.status = 0
-        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        self.sent = 0
-        self.task: Task | None = None
-        self.finished = False
 
     # ------------------------------------------------------------------ the application
 
-    async def run(self) -> None:
-        """Run the application to its end and see that the exchange ends with it."""
-        self._entered = True
-        error: BaseException | None = None
-        try:
-            result = await self._app(self.scope, self.receive, self.send)
-            if self._phase < DONE:
-                if not self._told:  # else it only does as it was told
-                    error = ASGIError(
-                        "the application returned without a response"
-                        if self._phase == START
-                        else "the application returned in the middle of its response"
-                    )
-            elif result is not None:
-                error = ASGIError(f"the application returned {result!r:.80} instead of None")
-        except Exception as exc:
-            if not (self._phase == GONE or self._told) or not _only_disconnects(exc, self._told):
-                error = exc
-        except BaseException as exc:
-            if not self._cancelled:
-                error = exc
-            raise
-        finally:
-            try:
-                if self._phase < DONE:
-                    self._give_up(obeyed=self._told and error is None)
-            finally:
-                self.finished = True
-                self._carrier.on_cycle_end(self, error)
-                error = None  # its traceback holds this frame
+    def _unfinished(self) -> ASGIError | None:
+        if self._told:
+            return None  # it only does as it was told
+        return ASGIError(
+            "the application returned without a response"
+            if self._phase == START
+            else "the application returned in the middle of its response"
+        )
 
-    def cancel(self) -> None:
-        """Cancel the application's task."""
-        if self.task is None or self.finished:
-            return
-        self._cancelled = True
-        self.task.cancel()
-        if not self._entered:
-            # Cancelled before its first step, a task never gets to `run`.
-            self.finished = True
-            self._carrier.on_cycle_end(self, None)
+    def _give_up(self, error: BaseException | None) -> None:
+        """Cut the connection; or if nothing has left yet, say 500.
 
-    def _give_up(self, obeyed: bool) -> None:
-        """Without a complete response: cut the connection, or if nothing has left yet, say 500.
-
-        503 where the application *obeyed* an ``http.disconnect``.
+        503 where the application obeyed an ``http.disconnect``.
         """
-        if self._phase == START and obeyed:
+        if self._phase == START and self._told and error is None:
             self.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
         elif self._phase == START:
             self.refuse(500, b"Internal Server Error", [])
@@ -209,21 +137,6 @@ class HTTPCycle:
             self._phase = GONE
             self._stream.reset()
             self._wake()
-
-    def refuse(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer in the application's place, and let the connection be closed."""
-        self._phase = DONE
-        self.status = status
-        self.sent = len(reason)
-        self.response_headers = [
-            *headers,
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(reason)),
-            (b"connection", b"close"),
-        ]
-        self._wake()
-        self._stream.send_head(status, self.response_headers)
-        self._stream.send_data(reason, True)
 
     async def receive(self) -> dict[str, Any]:
         """ASGI ``receive``."""
@@ -407,36 +320,6 @@ class HTTPCycle:
         except LocalProtocolError as exc:
             raise ASGIError(f"the file cannot be sent: {exc}") from None
 
-    # ------------------------------------------------------------------ waiting
-
-    async def _wait_to_read(self) -> None:
-        readers = self._readers
-        if readers is None:
-            readers = self._readers = []
-        waiter = self._carrier.loop.create_future()
-        readers.append(waiter)
-        try:
-            await waiter
-        finally:
-            readers.remove(waiter)
-
-    async def _wait_to_write(self) -> None:
-        writers = self._writers
-        if writers is None:
-            writers = self._writers = []
-        waiter = self._carrier.loop.create_future()
-        writers.append(waiter)
-        try:
-            await waiter
-        finally:
-            writers.remove(waiter)
-        if self._phase == GONE:
-            raise ClientDisconnected("the client has disconnected")
-
-    def _wake(self) -> None:
-        if self._readers:
-            _set(self._readers)
-
     # ------------------------------------------------------------------ from the engine
 
     def on_data(self, data: bytes) -> None:
@@ -454,7 +337,7 @@ class HTTPCycle:
         if self._phase != DONE:
             self._phase = GONE
             if self._writers:
-                _set(self._writers)
+                wake(self._writers)
         self._wake()
 
     @property
@@ -465,10 +348,6 @@ class HTTPCycle:
     def on_remote_closed(self) -> None:
         self._half_closed = True
         self._wake()
-
-    def on_writable(self) -> None:
-        if self._writers:
-            _set(self._writers)
 
     def disconnect(self) -> None:
         """The server stops: tell the application through ``receive()``, even in mid-body.
@@ -485,12 +364,6 @@ _WHERE = (
     "while trailers are expected",
     "after the response is complete",
 )
-
-
-def _set(waiters: list[Waiter]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
 
 
 def _as_bytes(body: object) -> bytes:
@@ -522,22 +395,3 @@ def _as_size(event: dict[str, Any], key: str) -> int | None:
 
 def _open(path: str) -> io.FileIO:
     return open(path, "rb", buffering=0)
-
-
-def _only_disconnects(error: BaseException, told: bool = False) -> bool:
-    """Whether an exception is nothing but the peer's leaving, alone or in groups.
-
-    Frameworks turn `ClientDisconnected` into an exception of their own: explicitly
-    (``raise X from``), or implicitly with a name that says so (Starlette's
-    ``ClientDisconnect``). One that was *told* by ``receive()`` may raise its own without
-    having met ours. A bug in a clean-up that runs meanwhile is still a bug.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only_disconnects(one, told) for one in error.exceptions)
-    if isinstance(error, ClientDisconnected):
-        return True
-    if error.__cause__ is not None:
-        return _only_disconnects(error.__cause__, told)
-    if "disconnect" not in type(error).__name__.lower():
-        return False
-    return told or (error.__context__ is not None and _only_disconnects(error.__context__))

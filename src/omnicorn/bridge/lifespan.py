@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from omnicorn.errors import ASGIError, LifespanFailed
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.http import Application
+    from omnicorn.bridge.cycle import Application
     from omnicorn.ports import Loop, Task, Waiter
 
 logger = logging.getLogger("omnicorn.lifespan")

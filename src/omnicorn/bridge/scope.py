@@ -1,4 +1,4 @@
-"""The ASGI ``http`` scope (HTTP spec 2.5).
+"""The ASGI ``http`` and ``websocket`` scopes (HTTP & WebSocket spec 2.5).
 
 Every request gets dicts and lists of its own, because middleware may change them; what is
 inside (pairs of bytes) is immutable and shared. To copy a dict is much faster than to fill
@@ -59,6 +59,25 @@ def http_scope(
     scope["extensions"] = extensions.copy()
     if state is not None:
         scope["state"] = state.copy()
+    return scope
+
+
+def websocket_scope(
+    head: RequestHead,
+    scheme: str,
+    client: Address | None,
+    server: ServerAddress | None,
+    root_path: str,
+    state: dict[str, Any] | None,
+    extensions: dict[str, dict[str, Any]],
+    subprotocols: list[str],
+) -> dict[str, Any]:
+    """Build the scope of one WebSocket; as `http_scope`, with the client's *subprotocols*."""
+    scope = http_scope(head, scheme, client, server, root_path, state, extensions)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = "wss" if scheme in ("https", "wss") else "ws"
+    scope["subprotocols"] = subprotocols
     return scope
 
 

@@ -161,17 +161,23 @@ class Size(Integer):
 
 
 class Seconds(Kind):
-    """A time in seconds; in text also with a unit: ms, s, m or h."""
+    """A time in seconds; in text also with a unit: ms, s, m or h.
 
-    __slots__ = ()
+    Args:
+        off: Whether 0 is a value too, and means: not at all.
+    """
+
+    __slots__ = ("_least",)
     _UNITS: ClassVar = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     # No timer of any loop misbehaves below this, and nobody waits longer than a year.
     _MAX = 366 * 86400.0
 
-    def __init__(self) -> None:
+    def __init__(self, off: bool = False) -> None:
+        range_ = "from 0 (off) up" if off else "above 0 and up"
         super().__init__(
-            "a time above 0 and up to a year, in seconds or as 500ms, 15s, 2m, 1h", "SECONDS"
+            f"a time {range_} to a year, in seconds or as 500ms, 15s, 2m, 1h", "SECONDS"
         )
+        self._least = 0.0 if off else 5e-324
 
     def parse(self, text: str) -> float:
         number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
@@ -184,7 +190,7 @@ class Seconds(Kind):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise ValueError("")
         # Written so that NaN fails too.
-        if not 0 < value <= self._MAX:
+        if not self._least <= value <= self._MAX:
             raise ValueError("")
         return float(value)
 

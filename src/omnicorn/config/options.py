@@ -212,6 +212,7 @@ class _Frozen:
 SWITCH = Switch()
 SIZE = Size()
 SECONDS = Seconds()
+SECONDS_OR_OFF = Seconds(off=True)
 
 APPLICATION = "Application"
 LISTENING = "Listening"
@@ -220,6 +221,7 @@ PROXIES = "Proxies and response headers"
 LOGGING = "Logging"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
+WEBSOCKETS = "WebSockets"
 
 
 class Config(_Frozen):
@@ -431,6 +433,43 @@ class Config(_Frozen):
         "Time that running requests get to finish when the server stops.",
         group=TIMEOUTS,
         aliases=("--graceful-timeout",),
+    )
+
+    ws: Literal["auto", "none"] = option(
+        "auto",
+        Choice("auto", "none"),
+        "WebSockets; with none, a request for one is a request like any other.",
+        group=WEBSOCKETS,
+    )
+    ws_max_size: int = option(
+        16 << 20,
+        SIZE,
+        "Largest message, in bytes once inflated; as many bytes may wait for the application.",
+        group=WEBSOCKETS,
+    )
+    ws_max_queue: int = option(
+        32,
+        Integer(1),
+        "Messages of a client that may wait for the application; then it is read no further.",
+        group=WEBSOCKETS,
+    )
+    ws_ping_interval: float = option(
+        20.0,
+        SECONDS_OR_OFF,
+        "Time between pings; 0 sends none.",
+        group=WEBSOCKETS,
+    )
+    ws_ping_timeout: float = option(
+        20.0,
+        SECONDS_OR_OFF,
+        "Time a client has to answer a ping; 0 does not wait for answers.",
+        group=WEBSOCKETS,
+    )
+    ws_per_message_deflate: bool = option(
+        True,
+        SWITCH,
+        "Compress messages where the client offers it.",
+        group=WEBSOCKETS,
     )
 
     def __post_init__(self) -> None:

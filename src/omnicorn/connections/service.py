@@ -20,11 +20,15 @@ from omnicorn.protocols.http1 import Limits, RequestParser, ResponseEncoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from omnicorn.bridge.http import Application, HTTPCycle
+    from omnicorn.bridge.cycle import Application, Cycle
     from omnicorn.connections.stream import Connection
+    from omnicorn.connections.websocket import WebSocketConnection
     from omnicorn.observability.access_log import AccessLog, AccessLogger
     from omnicorn.ports import Loop
     from omnicorn.security.trust import TrustedPeers
+
+
+logger = logging.getLogger("omnicorn.error")
 
 
 class Timeouts(NamedTuple):
@@ -38,6 +42,24 @@ class Timeouts(NamedTuple):
     """Between a response and the next request; longer than load balancers' usual 60 s."""
     write: float = 60.0
     """Without the peer reading anything."""
+
+
+class WebSockets(NamedTuple):
+    """Bounds and manners of WebSockets."""
+
+    max_size: int = 16 << 20
+    """Bytes of a message, inflated; and bytes that may wait for the application."""
+    max_queue: int = 32
+    """Messages that may wait for the application."""
+    ping_interval: float = 20.0
+    """Seconds without a ping; 0: never ping."""
+    ping_timeout: float = 20.0
+    """Seconds a pong is awaited; 0: not at all."""
+    deflate: bool = True
+    """Whether permessage-deflate is agreed to."""
+
+
+_WEBSOCKETS = WebSockets()
 
 
 class Service:
@@ -55,9 +77,11 @@ class Service:
         server_header: Whether ``server`` is sent.
         date_header: Whether ``date`` is sent.
         headers: Further fields of every response.
+        websockets: How WebSockets are served; None: not at all.
         wall_clock: Seconds since the epoch, for ``date``.
 
     Attributes:
+        upgrades: Requests may become WebSockets.
         short_idle: The keep-alive timeout is not the longest.
         state: The lifespan's state; None where there is none.
         connections: All open connections.
@@ -81,6 +105,7 @@ class Service:
         server_header: bool = True,
         date_header: bool = True,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        websockets: WebSockets | None = _WEBSOCKETS,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
@@ -95,13 +120,15 @@ class Service:
         self.timed = access_log is not None and "duration" in access_log.needs
         self.trusted = trusted
         self.extensions = EXTENSIONS
+        self.websockets = websockets or _WEBSOCKETS
+        self.upgrades = websockets is not None
         self.state: dict[str, Any] | None = None
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection | WebSocketConnection] = set()
         self.active = 0
-        self.stragglers: set[HTTPCycle] = set()
+        self.stragglers: set[Cycle] = set()
         self.draining = False
         self.on_idle: Callable[[], object] | None = None
-        self.refusals = RateLimited(logging.getLogger("omnicorn.error").warning)
+        self.refusals = RateLimited(logger.warning)
         self.deadlines = Deadlines(loop)
         self.parser = RequestParser(limits)
         self.encoder = ResponseEncoder()
@@ -109,7 +136,7 @@ class Service:
             b"omnicorn" if server_header else None, date_header, headers, self._second
         )
         self._wall_clock = wall_clock
-        self._dirty: list[Connection] = []
+        self._dirty: list[Connection | WebSocketConnection] = []
         self.flush_soon = self._flush_soon  # bound once, for all engines
 
     def _second(self) -> float:
@@ -118,7 +145,7 @@ class Service:
         self.loop.call_at(self.loop.time() + 1.0 - now % 1.0, self.defaults.expire)
         return now
 
-    def _flush_soon(self, connection: Connection) -> None:
+    def _flush_soon(self, connection: Connection | WebSocketConnection) -> None:
         """Flush *connection* at the end of this iteration, with all others that ask."""
         dirty = self._dirty
         if not dirty:
@@ -131,6 +158,28 @@ class Service:
             # Most have completed their response meanwhile, and so have been flushed.
             if connection.engine.pending:
                 connection.flush()
+
+    # ------------------------------------------------------------------ exchanges
+
+    def end(self, cycle: Cycle, error: BaseException | None) -> None:
+        """An application is through with its exchange; *error* is its own fault."""
+        self.active -= 1
+        self.stragglers.discard(cycle)
+        if error is not None:
+            scope = cycle.scope
+            logger.error(
+                "%s %a: the application failed",
+                scope.get("method", "WebSocket"),
+                scope.get("path"),
+                exc_info=error,
+            )
+        self.check_idle()
+
+    def log(self, cycle: Cycle) -> None:
+        """Write the access-log line of an answered exchange; only where there is a log."""
+        if self.timed:
+            cycle.duration = self.loop.time() - cycle.began
+        self.access_log.log(cycle)  # type: ignore[union-attr]
 
     # ------------------------------------------------------------------ draining
 

@@ -22,25 +22,30 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.http import HTTPCycle
-from omnicorn.bridge.scope import http_scope
-from omnicorn.errors import ClientDisconnected
+from omnicorn.bridge.scope import http_scope, websocket_scope
+from omnicorn.bridge.websocket import EXTENSIONS, WebSocketCycle
+from omnicorn.connections.websocket import WebSocketConnection
+from omnicorn.connections.writing import write_pieces
+from omnicorn.errors import ClientDisconnected, HandshakeRefused
+from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
+from omnicorn.protocols.websocket import parse_offer
+from omnicorn.protocols.websocket.handshake import accepting_fields
 from omnicorn.security.trust import resolve_fields
 from omnicorn.transports.sockets import local_address, peer_address, reset_on_close
 
 if TYPE_CHECKING:
+    from omnicorn.bridge.cycle import Cycle
     from omnicorn.bridge.scope import Address, ServerAddress
     from omnicorn.connections.service import Service
-    from omnicorn.ports import Loop, RequestHead, Stream, StreamHandler, Transport
+    from omnicorn.ports import Headers, Loop, RequestHead, Stream, StreamHandler, Transport
+    from omnicorn.protocols.websocket import WebSocketEngine
     from omnicorn.security.trust import TrustedPeers
-
-logger = logging.getLogger("omnicorn.error")
 
 LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte."""
@@ -83,7 +88,7 @@ class Connection:
             self, service.parser, service.encoder, service.defaults, service.flush_soon
         )
         self._transport: Transport | None = None
-        self._cycle: HTTPCycle | None = None
+        self._cycle: HTTPCycle | WebSocketCycle | None = None
         self._client: Address | None = None
         self._server: ServerAddress | None = None
         self._scheme = "http"
@@ -156,7 +161,7 @@ class Connection:
             if not cycle.finished:
                 service.stragglers.add(cycle)  # the application may go on; keep its task
             if self.engine.is_responding and service.access_log is not None:
-                self._log(cycle)
+                self._service.log(cycle)
         self.engine.connection_lost()
         if service.draining:
             service.check_idle()
@@ -171,6 +176,10 @@ class Connection:
             client, scheme, _ = resolve_fields(
                 head.fields, head.headers, client, scheme, self._trusted
             )
+        if head.upgrade is not None and service.upgrades:
+            cycle = self._upgrade(stream, head, scheme, client)
+            if cycle is not None:
+                return cycle
         scope = http_scope(
             head,
             scheme,
@@ -180,21 +189,62 @@ class Connection:
             service.state,
             service.extensions,
         )
+        cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+        self._begin(cycle)
+        return cycle
+
+    def _begin(self, cycle: HTTPCycle | WebSocketCycle) -> None:
+        """Let the application answer."""
+        service = self._service
         previous = self._cycle
         if previous is not None and not previous.finished:
             service.stragglers.add(previous)
-        self._cycle = cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+        self._cycle = cycle
         if service.timed:
             cycle.began = service.loop.time()
         if service.active >= service.limit:
             # Too many exchanges at once: say so without asking the application.
             cycle.finished = True
             cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
-            return cycle
+            return
         service.active += 1
         if service.draining:
             self.engine.refuse_more()
         cycle.task = service.spawn(cycle.run())
+
+    def _upgrade(
+        self, stream: Stream, head: RequestHead, scheme: str, client: Address | None
+    ) -> StreamHandler | None:
+        """Begin a WebSocket's handshake; None where the request asks for something else."""
+        assert head.upgrade is not None
+        if b"websocket" not in list_tokens(head.upgrade):
+            return None
+        service = self._service
+        settings = service.websockets
+        shared = (scheme, client, self._server, service.root_path, service.state)
+        # What follows could be frames as well as a request: there is none after this one.
+        self.engine.refuse_more()
+        try:
+            offer = parse_offer(head, keyed=True, deflate=settings.deflate)
+        except HandshakeRefused as refusal:
+            scope = http_scope(head, *shared, service.extensions)
+            refused = HTTPCycle(service.app, scope, stream, self, ended=True)
+            refused.finished = True
+            self._cycle = refused
+            if service.timed:
+                refused.began = service.loop.time()
+            refused.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
+            return refused
+        cycle = WebSocketCycle(
+            service.app,
+            websocket_scope(head, *shared, EXTENSIONS, offer.subprotocols),
+            stream,
+            self,
+            offer,
+            settings.max_queue,
+            settings.max_size,
+        )
+        self._begin(cycle)
         return cycle
 
     def on_full(self) -> None:
@@ -234,7 +284,7 @@ class Connection:
             engine.out.clear()
             engine.pending = 0
         if self._service.access_log is not None and self._cycle is not None:
-            self._log(self._cycle)
+            self._service.log(self._cycle)
         if engine.closing:
             self._close()
         elif engine.remote == COMPLETE:
@@ -261,55 +311,50 @@ class Connection:
         stall = self._service.timeouts.write
         return await sendfile(self._transport, file, offset, count, stall)
 
-    def on_cycle_end(self, cycle: HTTPCycle, error: BaseException | None) -> None:
-        service = self._service
-        service.active -= 1
+    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
         if cycle is self._cycle:
             self._cycle = None
-        else:
-            service.stragglers.discard(cycle)
+        self._service.end(cycle, error)
+
+    def accept(
+        self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers
+    ) -> tuple[WebSocketConnection, WebSocketEngine[WebSocketConnection]]:
+        """See `SocketCarrier`: this connection's part is over, a WebSocket's begins."""
+        service = self._service
+        engine = self.engine
+        transport = self._transport
+        assert transport is not None  # else the cycle was told
+        fields = accepting_fields(cycle.offer, subprotocol, headers)
+        rest = engine.switch_protocols(b"websocket", fields)
+        self.flush()
+        cycle.status = 101
+        cycle.response_headers = fields
+        if service.access_log is not None:
+            service.log(cycle)
+        service.connections.discard(self)
+        service.deadlines.forget(self)
+        self._cycle = self._transport = None
+        self._timing = _CLOSE
+        socket = WebSocketConnection(service, transport, cycle, cycle.offer)
+        socket.engine.blocked = engine.blocked
+        transport.set_protocol(socket)
+        if not engine.reading:
+            transport.resume_reading()
+        if rest:
+            socket.engine.receive(rest)
         if service.draining:
-            service.check_idle()
-        if error is not None:
-            scope = cycle.scope
-            logger.error(
-                "%s %a: the application failed",
-                scope.get("method"),
-                scope.get("path"),
-                exc_info=error,
-            )
+            socket.drain()
+        return socket, socket.engine
 
     # ------------------------------------------------------------------ output
 
     def flush(self) -> None:
         """Write what the engine has to say."""
-        large = self.engine.pending > HIGH_WATER
+        pending = self.engine.pending
         out = self.engine.take()
         transport = self._transport
-        if not out or transport is None:
-            return
-        if not large:
-            transport.write(b"".join(out))
-            return
-        # Small pieces leave together, large ones uncopied. Not by `writelines`: asyncio's
-        # forgot to pause us in 3.12 and 3.13 (CVE-2024-12254).
-        small: list[bytes] = []
-        for piece in out:
-            if len(piece) < HIGH_WATER:
-                small.append(piece)
-                continue
-            if small:
-                transport.write(b"".join(small))
-                small.clear()
-            transport.write(piece)
-        if small:
-            transport.write(b"".join(small))
-
-    def _log(self, cycle: HTTPCycle) -> None:
-        service = self._service
-        if service.timed:
-            cycle.duration = service.loop.time() - cycle.began
-        service.access_log.log(cycle)  # type: ignore[union-attr]
+        if out and transport is not None:
+            write_pieces(transport, out, pending)
 
     # ------------------------------------------------------------------ turns and deadlines
 
@@ -398,7 +443,7 @@ class Connection:
                 if cycle is not None and not cycle.status:
                     cycle.status = error.status  # the engine's answer, not the application's
             if service.access_log is not None and cycle is not None and cycle.was_cut:
-                self._log(cycle)
+                self._service.log(cycle)
         self._close()
 
     def _close(self) -> None:

@@ -28,7 +28,7 @@ from omnicorn.runtime.server import Server, load
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from omnicorn.bridge.http import Application
+    from omnicorn.bridge.cycle import Application
 
 EXIT_OK = 0
 EXIT_USAGE = 2

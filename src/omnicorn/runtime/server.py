@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from omnicorn.bridge.lifespan import Lifespan
-from omnicorn.connections.service import Service, Timeouts
+from omnicorn.connections.service import Service, Timeouts, WebSockets
 from omnicorn.connections.stream import Connection
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.protocols.http1 import Limits
@@ -29,7 +29,7 @@ from omnicorn.transports.sockets import Listeners, bind
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from omnicorn.bridge.http import Application
+    from omnicorn.bridge.cycle import Application
     from omnicorn.config import Config
     from omnicorn.observability.access_log import AccessLog, AccessLogger
 
@@ -324,4 +324,13 @@ def make_service(
         headers=[
             (name.lower().encode(), value.encode("latin-1")) for name, value in config.headers
         ],
+        websockets=None
+        if config.ws == "none"
+        else WebSockets(
+            max_size=config.ws_max_size,
+            max_queue=config.ws_max_queue,
+            ping_interval=config.ws_ping_interval,
+            ping_timeout=config.ws_ping_timeout,
+            deflate=config.ws_per_message_deflate,
+        ),
     )

@@ -335,6 +335,10 @@ class MemoryTransport:
                 self._writing = False
                 self._port.pause_writing()
 
+    def set_protocol(self, connection: ConnectionPort, /) -> None:
+        if self._port is not None:
+            self._port = connection
+
     def write_eof(self) -> None:
         self._eof = True
         self._push()

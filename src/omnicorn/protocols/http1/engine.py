@@ -232,10 +232,27 @@ class Http1Engine(Generic[Owner]):
             self.remote = CLOSED
             self.closing = True
 
-    def hand_over(self) -> bytes:
-        """End this engine's part for an upgrade; returns the bytes read past the request."""
+    def switch_protocols(self, protocol: bytes, headers: Headers) -> bytes:
+        """Answer an upgrade with 101 (RFC 9110 §7.8, §15.2.2); this engine's part ends there.
+
+        Args:
+            protocol: What is spoken from here on, as the request's ``upgrade`` named it.
+            headers: Further fields of the answer.
+
+        Returns:
+            The bytes read past the request.
+
+        Raises:
+            LocalProtocolError: A field cannot be sent, or there is nothing to answer.
+        """
         if self.remote != COMPLETE or self.local != L_WAITING:
-            raise LocalProtocolError("an upgrade starts from a complete, unanswered request")
+            raise LocalProtocolError("an upgrade answers a complete request")
+        lines = self._responses.encode_fields(headers)
+        own = self._defaults.lines or self._defaults.refresh()
+        self._write(
+            b"%bconnection: Upgrade\r\nupgrade: %b\r\n%b%b\r\n"
+            % (status_line(101), protocol, lines, own[self._responses.own_fields(headers)])
+        )
         rest, self._buffer = self._buffer, b""
         self.remote = CLOSED
         self.local = L_CLOSED

@@ -186,6 +186,15 @@ class ResponseEncoder:
             lines.append(b"%b: %b\r\n" % (name, value))
         return b"".join(lines)
 
+    @staticmethod
+    def own_fields(headers: Iterable[tuple[bytes, bytes]]) -> int:
+        """Which of ``server`` and ``date`` the application gave itself: see `ResponseHead`."""
+        own = 0
+        for name, _ in headers:
+            lower = name.lower()
+            own |= HAS_SERVER if lower == b"server" else HAS_DATE if lower == b"date" else 0
+        return own
+
 
 def _check_pair(pair: Any) -> tuple[bytes, bytes]:
     try:

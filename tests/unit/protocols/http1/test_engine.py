@@ -440,45 +440,50 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websock
 
 
 @pytest.mark.parametrize("rest", [b"", b"\x81\x00", b"GET / HTTP/1.1\r\n\r\n"])
-def test_a_hand_over_gives_the_bytes_already_read(connect: Any, rest: bytes) -> None:
+def test_a_switch_gives_the_bytes_already_read(connect: Any, rest: bytes) -> None:
     recorder = connect().feed(UPGRADE + rest)
     assert recorder.last.head.upgrade == b"websocket"
-    assert recorder.engine.hand_over() == rest
+    assert recorder.engine.switch_protocols(b"websocket", []) == rest
+    assert recorder.taken() == (
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+    )
     recorder.feed(b"more")
     assert len(recorder.requests) == 1
     assert recorder.taken() == b""
 
 
-def test_a_hand_over_within_the_upcall_gives_them_too(connect: Any) -> None:
+def test_a_switch_within_the_upcall_gives_them_too(connect: Any) -> None:
     """Where tasks start eagerly the application may accept before ``receive`` returns."""
     recorder = connect()
     got = []
     recorder.hook = lambda name, args: (
-        got.append(recorder.engine.hand_over()) if name == "on_request" else None
+        got.append(recorder.engine.switch_protocols(b"websocket", []))
+        if name == "on_request"
+        else None
     )
     recorder.feed(UPGRADE + b"\x81\x00")
     assert got == [b"\x81\x00"]
 
 
-def test_bytes_that_come_before_the_hand_over_are_in_it(connect: Any) -> None:
+def test_bytes_that_come_before_the_switch_are_in_it(connect: Any) -> None:
     recorder = connect().feed(UPGRADE, b"\x81", b"\x00")
-    assert recorder.engine.hand_over() == b"\x81\x00"
+    assert recorder.engine.switch_protocols(b"websocket", []) == b"\x81\x00"
 
 
-def test_a_hand_over_needs_a_complete_request(connect: Any) -> None:
+def test_a_switch_needs_a_complete_request(connect: Any) -> None:
     body = UPGRADE.replace(b"GET", b"POST")[:-2] + b"Content-Length: 3\r\n\r\n"
     recorder = connect().feed(body + b"12")
     with pytest.raises(LocalProtocolError):
-        recorder.engine.hand_over()
+        recorder.engine.switch_protocols(b"websocket", [])
     recorder.feed(b"3\x81")
-    assert recorder.engine.hand_over() == b"\x81"
+    assert recorder.engine.switch_protocols(b"websocket", []) == b"\x81"
 
 
-def test_a_hand_over_needs_an_unanswered_request(connect: Any) -> None:
+def test_a_switch_needs_an_unanswered_request(connect: Any) -> None:
     recorder = connect().feed(UPGRADE)
     recorder.engine.send_head(200, [])
     with pytest.raises(LocalProtocolError):
-        recorder.engine.hand_over()
+        recorder.engine.switch_protocols(b"websocket", [])
 
 
 def test_an_offer_that_is_declined_is_an_ordinary_request(connect: Any) -> None:
