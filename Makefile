@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long lint format types layers cov bench bench-quick clean
+.PHONY: help run test test-long lint format types layers cov bench bench-quick conformance clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,8 +51,11 @@ cov: $(READY) ## the quick suite under coverage
 bench: $(READY) ## all cases against all peers; needs wrk (Debian: apt-get install wrk)
 	$(BIN)/python -m bench
 
+conformance: $(READY) ## the Autobahn test-suite, on asyncio and uvloop; needs a Python 2.7
+	$(BIN)/python -m conformance
+
 bench-quick: $(READY) ## two short rounds against uvicorn alone
 	$(BIN)/python -m bench --rounds 2 --seconds 3 --peers uvicorn
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .bench .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

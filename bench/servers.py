@@ -90,8 +90,10 @@ OMNICORN = Server(
     "omnicorn",
     ("--host", HOST, "--port", "{port}", "--timeout-keep-alive", KEEP_ALIVE),
     quiet=("--no-access-log", "--log-level", "warning"),
-    requirements=("uvloop",),
-    distributions=("omnicorn", "uvloop"),
+    # What its extra `standard` brings and a run can feel; named here, so that it does not depend
+    # on whether a peer that also wants it was chosen.
+    requirements=("uvloop", "websockets"),
+    distributions=("omnicorn", "uvloop", "websockets"),
 )
 
 PEERS: tuple[Server, ...] = (

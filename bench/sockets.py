@@ -113,7 +113,8 @@ def crowd(case: Case, address: tuple[str, int]) -> Iterator[Callable[[float], Lo
     It may be called repeatedly.  `Load.requests` counts echoes, or deliveries to a listener.
 
     Raises:
-        LoadError: The case has no message, or a socket cannot be connected.
+        LoadError: The case has no message, or a socket cannot be connected; from the load itself,
+            what `echo` and `fan_out` say, or a socket broke.
     """
     message = case.message
     if message is None:
@@ -133,11 +134,19 @@ def crowd(case: Case, address: tuple[str, int]) -> Iterator[Callable[[float], Lo
 
         if case.kind is Kind.ECHO:
             links = [join(case.request.target) for _ in range(case.connections)]
-            yield partial(echo, links, poll)
+            load = partial(echo, links, poll)
         else:
             speaker = join(case.request.target)
             links = [join(AUDIENCE) for _ in range(case.connections)]
-            yield partial(fan_out, speaker, links, poll)
+            load = partial(fan_out, speaker, links, poll)
+
+        def run(seconds: float) -> Load:
+            try:
+                return load(seconds)
+            except OSError as failure:
+                raise LoadError(f"a socket broke under load: {failure}") from failure
+
+        yield run
 
 
 def echo(links: Sequence[Link], poll: select.epoll, seconds: float) -> Load:

@@ -16,15 +16,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 NAMES = ("python2.7", "python2")
 _VIRTUALENV = "virtualenv<20.22"
-_PROBE = "import sys; print('%d.%d %s' % (sys.version_info[0], sys.version_info[1], sys.executable))"
+_PROBE = (
+    "import sys; print('%d.%d %s' % (sys.version_info[0], sys.version_info[1], sys.executable))"
+)
 _PROBE_SECONDS = 10.0
 INSTALL_SECONDS = 900.0
 """How long one step of the installation may take: a download, a few small extensions in C."""

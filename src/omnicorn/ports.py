@@ -272,7 +272,8 @@ class StreamOwner(Protocol):
         """A request begins; the handler gets its body."""
 
     def on_full(self) -> None:
-        """More than `HIGH_WATER` bytes of output wait: flush now."""
+        """More than `HIGH_WATER` bytes of output wait, or many requests were answered in one
+        go: flush now, and let others have their turn."""
 
     def on_readable(self, wanted: bool) -> None:
         """Whether the engine wants more bytes from the peer."""

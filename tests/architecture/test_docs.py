@@ -180,11 +180,14 @@ def test_every_command_is_documented() -> None:
 def test_timeouts_and_limits_in_operations_are_the_defaults() -> None:
     table = rows("docs/operations.md", "## Timeouts and limits")
     told = {names[0]: row[2] for row in table if (names := code(row[1]))}
-    shown = {"none": None, "8 KiB": 8192, "64 KiB": 65536}
+    shown = {"none": None, "8 KiB": 8192, "64 KiB": 65536, "16 MiB": 16 << 20}
     for name, default in told.items():
         value = OPTIONS[name].default
         assert value == shown.get(default, float(default.split()[0]) if value else None), name
-    assert set(told) == {name for name in OPTIONS if name.startswith(("limit_", "timeout_"))}
+    sockets = {"ws_max_size", "ws_max_queue", "ws_ping_timeout"}
+    assert set(told) == sockets | {
+        name for name in OPTIONS if name.startswith(("limit_", "timeout_"))
+    }
 
 
 @pytest.mark.parametrize("block", blocks("config"), ids=lambda block: block.name or block.page)

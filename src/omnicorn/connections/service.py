@@ -113,6 +113,7 @@ class Service:
         self.spawn = loop.spawn
         self.timeouts = timeouts or Timeouts()
         # A deadline that may come nearer than the one before has to change its slot.
+        self.now = loop.time
         self.short_idle = self.timeouts.keep_alive < max(self.timeouts)
         self.root_path = root_path
         self.limit = float("inf") if limit_concurrency is None else limit_concurrency
@@ -162,9 +163,8 @@ class Service:
     # ------------------------------------------------------------------ exchanges
 
     def end(self, cycle: Cycle, error: BaseException | None) -> None:
-        """An application is through with its exchange; *error* is its own fault."""
-        self.active -= 1
-        self.stragglers.discard(cycle)
+        """What the end of an exchange means: *error*, the application's fault, is logged, and a
+        server that drains may be through."""
         if error is not None:
             scope = cycle.scope
             logger.error(
@@ -178,7 +178,7 @@ class Service:
     def log(self, cycle: Cycle) -> None:
         """Write the access-log line of an answered exchange; only where there is a log."""
         if self.timed:
-            cycle.duration = self.loop.time() - cycle.began
+            cycle.duration = self.now() - cycle.began
         self.access_log.log(cycle)  # type: ignore[union-attr]
 
     # ------------------------------------------------------------------ draining

@@ -26,23 +26,21 @@ from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.http import HTTPCycle
 from omnicorn.bridge.scope import http_scope, websocket_scope
-from omnicorn.bridge.websocket import EXTENSIONS, WebSocketCycle
-from omnicorn.connections.websocket import WebSocketConnection
 from omnicorn.connections.writing import write_pieces
 from omnicorn.errors import ClientDisconnected, HandshakeRefused
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
-from omnicorn.protocols.websocket import parse_offer
-from omnicorn.protocols.websocket.handshake import accepting_fields
 from omnicorn.security.trust import resolve_fields
 from omnicorn.transports.sockets import local_address, peer_address, reset_on_close
 
 if TYPE_CHECKING:
     from omnicorn.bridge.cycle import Cycle
     from omnicorn.bridge.scope import Address, ServerAddress
+    from omnicorn.bridge.websocket import WebSocketCycle
     from omnicorn.connections.service import Service
+    from omnicorn.connections.websocket import WebSocketConnection
     from omnicorn.ports import Headers, Loop, RequestHead, Stream, StreamHandler, Transport
     from omnicorn.protocols.websocket import WebSocketEngine
     from omnicorn.security.trust import TrustedPeers
@@ -176,76 +174,78 @@ class Connection:
             client, scheme, _ = resolve_fields(
                 head.fields, head.headers, client, scheme, self._trusted
             )
+        refusal = None
+        cycle: HTTPCycle | WebSocketCycle | None = None
         if head.upgrade is not None and service.upgrades:
-            cycle = self._upgrade(stream, head, scheme, client)
-            if cycle is not None:
-                return cycle
-        scope = http_scope(
+            try:
+                cycle = self._upgrade(stream, head, scheme, client)
+            except HandshakeRefused as exc:
+                refusal = exc
+        if cycle is None:
+            scope = http_scope(
+                head,
+                scheme,
+                client,
+                self._server,
+                service.root_path,
+                service.state,
+                service.extensions,
+            )
+            cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+        previous = self._cycle
+        if previous is not None and not previous.finished:
+            service.stragglers.add(previous)
+        self._cycle = cycle
+        if service.timed:
+            cycle.began = service.now()
+        if refusal is not None:
+            cycle.finished = True
+            cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
+            return cycle
+        if service.active >= service.limit:
+            # Too many exchanges at once: say so without asking the application.
+            cycle.finished = True
+            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            return cycle
+        service.active += 1
+        if service.draining:
+            self.engine.refuse_more()
+        cycle.task = service.spawn(cycle.run())
+        return cycle
+
+    def _upgrade(
+        self, stream: Stream, head: RequestHead, scheme: str, client: Address | None
+    ) -> WebSocketCycle | None:
+        """A WebSocket's handshake; None where the request asks for something else.
+
+        Raises:
+            HandshakeRefused: It cannot become one.
+        """
+        assert head.upgrade is not None
+        if b"websocket" not in list_tokens(head.upgrade):
+            return None
+        # Imported with the first of them: every other server starts 8 ms earlier.
+        from omnicorn.bridge.websocket import EXTENSIONS, WebSocketCycle
+        from omnicorn.protocols.websocket import parse_offer
+
+        service = self._service
+        settings = service.websockets
+        # What follows could be frames as well as a request: there is none after this one.
+        self.engine.refuse_more()
+        offer = parse_offer(head, keyed=True, deflate=settings.deflate)
+        scope = websocket_scope(
             head,
             scheme,
             client,
             self._server,
             service.root_path,
             service.state,
-            service.extensions,
+            EXTENSIONS,
+            offer.subprotocols,
         )
-        cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
-        self._begin(cycle)
-        return cycle
-
-    def _begin(self, cycle: HTTPCycle | WebSocketCycle) -> None:
-        """Let the application answer."""
-        service = self._service
-        previous = self._cycle
-        if previous is not None and not previous.finished:
-            service.stragglers.add(previous)
-        self._cycle = cycle
-        if service.timed:
-            cycle.began = service.loop.time()
-        if service.active >= service.limit:
-            # Too many exchanges at once: say so without asking the application.
-            cycle.finished = True
-            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
-            return
-        service.active += 1
-        if service.draining:
-            self.engine.refuse_more()
-        cycle.task = service.spawn(cycle.run())
-
-    def _upgrade(
-        self, stream: Stream, head: RequestHead, scheme: str, client: Address | None
-    ) -> StreamHandler | None:
-        """Begin a WebSocket's handshake; None where the request asks for something else."""
-        assert head.upgrade is not None
-        if b"websocket" not in list_tokens(head.upgrade):
-            return None
-        service = self._service
-        settings = service.websockets
-        shared = (scheme, client, self._server, service.root_path, service.state)
-        # What follows could be frames as well as a request: there is none after this one.
-        self.engine.refuse_more()
-        try:
-            offer = parse_offer(head, keyed=True, deflate=settings.deflate)
-        except HandshakeRefused as refusal:
-            scope = http_scope(head, *shared, service.extensions)
-            refused = HTTPCycle(service.app, scope, stream, self, ended=True)
-            refused.finished = True
-            self._cycle = refused
-            if service.timed:
-                refused.began = service.loop.time()
-            refused.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
-            return refused
-        cycle = WebSocketCycle(
-            service.app,
-            websocket_scope(head, *shared, EXTENSIONS, offer.subprotocols),
-            stream,
-            self,
-            offer,
-            settings.max_queue,
-            settings.max_size,
+        return WebSocketCycle(
+            service.app, scope, stream, self, offer, settings.max_queue, settings.max_size
         )
-        self._begin(cycle)
-        return cycle
 
     def on_full(self) -> None:
         self.flush()
@@ -312,14 +312,22 @@ class Connection:
         return await sendfile(self._transport, file, offset, count, stall)
 
     def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+        service = self._service
+        service.active -= 1
         if cycle is self._cycle:
             self._cycle = None
-        self._service.end(cycle, error)
+        else:
+            service.stragglers.discard(cycle)
+        if error is not None or service.draining:
+            service.end(cycle, error)
 
     def accept(
         self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers
     ) -> tuple[WebSocketConnection, WebSocketEngine[WebSocketConnection]]:
         """See `SocketCarrier`: this connection's part is over, a WebSocket's begins."""
+        from omnicorn.connections.websocket import WebSocketConnection
+        from omnicorn.protocols.websocket.handshake import accepting_fields
+
         service = self._service
         engine = self.engine
         transport = self._transport
@@ -371,7 +379,7 @@ class Connection:
             self._expect(_IDLE, service.timeouts.keep_alive)
         else:
             self._timing = _IDLE
-            self.deadline = service.loop.time() + service.timeouts.keep_alive
+            self.deadline = service.now() + service.timeouts.keep_alive
         engine.proceed()
         if engine.remote != IDLE and engine.remote != COMPLETE:
             self._attend(0)
@@ -398,7 +406,7 @@ class Connection:
     def _expect(self, timing: int, seconds: float) -> None:
         service = self._service
         self._timing = timing
-        self.deadline = deadline = service.loop.time() + seconds
+        self.deadline = deadline = service.now() + seconds
         service.deadlines.watch(self, deadline)
 
     def on_deadline(self, now: float) -> float:
@@ -434,7 +442,7 @@ class Connection:
         if error is not None:
             if not self.engine.remote_closed:
                 service.refusals(
-                    service.loop.time(),
+                    service.now(),
                     "%s - refused with %d: %s",
                     _peer(self._client),
                     error.status,

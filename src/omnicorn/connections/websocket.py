@@ -185,8 +185,11 @@ class WebSocketConnection:
             self._expect(_CLOSING, CLOSE_TIME)
 
     def on_cycle_end(self, cycle: WebSocketCycle, error: BaseException | None) -> None:
+        service = self._service
+        service.active -= 1
         self._cycle = None
-        self._service.end(cycle, error)
+        service.stragglers.discard(cycle)
+        service.end(cycle, error)
 
     # ------------------------------------------------------------------ output
 
@@ -216,7 +219,7 @@ class WebSocketConnection:
     def _expect(self, timing: int, seconds: float) -> None:
         service = self._service
         self._timing = timing
-        self.deadline = deadline = service.loop.time() + seconds
+        self.deadline = deadline = service.now() + seconds
         service.deadlines.watch(self, deadline)
 
     def on_deadline(self, now: float) -> float:
@@ -278,7 +281,7 @@ class WebSocketConnection:
             return
         service = self._service
         service.refusals(
-            service.loop.time(), "a WebSocket was closed with %d: %s", error.code, error.reason
+            service.now(), "a WebSocket was closed with %d: %s", error.code, error.reason
         )
         self._expect(_LINGER, LINGER_TIME)
         # Bytes that nobody reads would become a reset, and take our close frame away. An open

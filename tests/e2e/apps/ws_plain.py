@@ -136,7 +136,10 @@ async def close(scope: dict[str, Any], receive: Any, send: Any) -> None:
     event: dict[str, Any] = {"type": "websocket.close", "reason": text(scope, "reason")}
     if code := number(scope, "code", 0):
         event["code"] = code
-    await send(event)
+    try:
+        await send(event)
+    except OSError as error:
+        tell(scope, f"close raised {type(error).__name__}")
     await until_disconnect(scope, receive)
 
 
@@ -182,6 +185,7 @@ async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
         content = (event.get("text") or "").encode() or event.get("bytes") or b""
         messages, size = messages + 1, size + len(content)
         digest.update(content)
+    tell(scope, f"counted {messages} {size}")
     tell_end(scope, event)
 
 

@@ -6,9 +6,7 @@ It shares no code with the client in `bench.websocket`, so that neither hides th
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import socket
 import socketserver
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
 
@@ -91,7 +90,8 @@ class Conversation(socketserver.StreamRequestHandler):
             size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
         mask = self.rfile.read(4)
         hidden = self.rfile.read(size)
-        payload = bytes(byte ^ mask[place % 4] for place, byte in enumerate(hidden))
+        pad = (mask * (size // 4 + 1))[:size]
+        payload = (int.from_bytes(hidden, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
         self.server.masks.append(mask)
         if opcode == 0x8:
             self.wfile.write(frame(opcode, payload))
@@ -111,7 +111,7 @@ class Conversation(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    with contextlib.closing(Peer()) as made:
+    with Peer() as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -119,6 +119,3 @@ def peer() -> Iterator[Peer]:
         finally:
             made.shutdown()
             thread.join()
-
-
-Peer.close = Peer.server_close  # type: ignore[attr-defined]

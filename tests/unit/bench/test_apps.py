@@ -7,7 +7,7 @@ import pytest
 from bench import apps
 from bench.cases import CASES, MARK, Case
 
-SERVED = [case for case in CASES if case.app != "sleep"]
+SERVED = [case for case in CASES if case.message is None and case.app != "sleep"]
 
 
 def call(case: Case) -> list[dict[str, Any]]:
@@ -64,3 +64,84 @@ def test_the_stream_is_twenty_chunks_and_an_empty_end() -> None:
     sent = call(next(case for case in CASES if case.name == "stream"))
 
     assert [len(message["body"]) for message in sent[1:]] == [1024] * 20 + [0]
+
+
+class Socket:
+    """One WebSocket as an application sees it: what a test tells it, and what it sent."""
+
+    def __init__(self, app: apps.App, path: str = "/") -> None:
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        self.tell("websocket.connect")
+        self.task = asyncio.create_task(
+            app({"type": "websocket", "path": path}, self.told.get, self.send)
+        )
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    def tell(self, what: str, **rest: Any) -> None:
+        self.told.put_nowait({"type": what, **rest})
+
+    async def end(self) -> None:
+        self.tell("websocket.disconnect", code=1000)
+        await self.task
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_the_echo_gives_text_for_text_and_bytes_for_bytes() -> None:
+    async def scenario() -> list[dict[str, Any]]:
+        socket = Socket(apps.echo)
+        socket.tell("websocket.receive", text="é")
+        socket.tell("websocket.receive", text="", bytes=None)
+        socket.tell("websocket.receive", bytes=b"\xff")
+        socket.tell("websocket.receive", text=None, bytes=b"")
+        await socket.end()
+        return socket.sent
+
+    assert asyncio.run(scenario()) == [
+        {"type": "websocket.accept"},
+        {"type": "websocket.send", "text": "é"},
+        {"type": "websocket.send", "text": ""},
+        {"type": "websocket.send", "bytes": b"\xff"},
+        {"type": "websocket.send", "bytes": b""},
+    ]
+
+
+def test_what_the_speaker_says_goes_to_all_listeners_that_are_still_there() -> None:
+    async def scenario() -> tuple[list[dict[str, Any]], ...]:
+        speaker, leaver, *stayers = (
+            Socket(apps.room, path) for path in (apps.SPEAKER, "/", "/", "/")
+        )
+        await settle()
+        speaker.tell("websocket.receive", text="first")
+        await settle()
+        await leaver.end()
+        speaker.tell("websocket.receive", text="second")
+        for socket in (speaker, *stayers):
+            await socket.end()
+        return tuple(socket.sent[1:] for socket in (speaker, leaver, *stayers))
+
+    first, second = ({"type": "websocket.send", "text": text} for text in ("first", "second"))
+    assert asyncio.run(scenario()) == ([], [first], [first, second], [first, second])
+    assert apps.listeners == set()
+
+
+@pytest.mark.parametrize("app", [apps.echo, apps.room])
+def test_applications_of_sockets_take_part_in_the_lifespan(app: apps.App) -> None:
+    events = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(app({"type": "lifespan"}, receive, send))
+
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bench import load
-from bench.cases import CASES, CHROME, UPLOAD, Case, Request
+from bench.cases import CASES, CHROME, UPLOAD, Case, Kind, Request
 
 CLEAN = """\
 Running 2s test @ http://127.0.0.1:8000/
@@ -100,7 +100,10 @@ def test_the_browser_sends_twelve_headers_and_two_change() -> None:
     assert (len(head), sum("{n}" in line for line in head)) == (12, 2)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+WRK_CASES = [case for case in CASES if case.kind is Kind.LOAD]
+
+
+@pytest.mark.parametrize("case", WRK_CASES, ids=lambda case: case.name)
 def test_wrk_gets_the_connections_and_the_target_of_each_case(case: Case) -> None:
     command = load.command(case, 8123, 4, Path("s.lua"))
 

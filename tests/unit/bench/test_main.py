@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from bench import __main__ as command
 from bench import load
 from bench.cases import CASES
-from bench.servers import PEERS
+from bench.servers import OMNICORN, PEERS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_by_default_all_cases_and_peers_are_measured() -> None:
@@ -57,3 +62,47 @@ def test_without_wrk_it_says_how_to_get_it(
 
     assert command.main([]) == 2
     assert "apt-get install wrk" in capsys.readouterr().err
+
+
+def test_sockets_need_no_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        pass
+
+    def reached(*rest: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr(load, "available", lambda: False)
+    monkeypatch.setattr(command.signal, "signal", lambda *rest: None)
+    monkeypatch.setattr(command, "prepare", reached)
+
+    with pytest.raises(Reached):
+        command.main(["--cases", "ws,ws-idle"])
+
+
+@pytest.mark.parametrize(
+    ("cases", "aims", "client"),
+    [("ws-large", ["picows"], "no compression offered"), ("stream", [], "wrk")],
+)
+def test_the_aim_of_sockets_and_the_client_are_named_where_they_take_part(
+    cases: str,
+    aims: list[str],
+    client: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(command.environment, "WORK", tmp_path)
+    monkeypatch.setattr(command.environment, "install", lambda *rest: {"picows": "no wheel"})
+    monkeypatch.setattr(command.os, "sched_setaffinity", lambda *rest: None)
+    entrants = [OMNICORN]
+    remarks: list[str] = []
+
+    plan = command.prepare(
+        command.parser().parse_args(["--cases", cases]),
+        entrants,
+        [case for case in CASES if case.name == cases],
+        remarks,
+    )
+
+    assert [server.name for server in entrants] == ["omnicorn", *aims]
+    assert [client in remark for remark in remarks] == [False, True]
+    assert list(plan.unavailable) == aims

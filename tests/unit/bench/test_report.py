@@ -7,7 +7,10 @@ from bench import report
 from bench.cases import CASES, Case
 from bench.runs import Run
 
-HELLO, IDLE = (next(case for case in CASES if case.name == name) for name in ("hello", "idle"))
+HELLO, IDLE, WS, FANOUT = (
+    next(case for case in CASES if case.name == name)
+    for name in ("hello", "idle", "ws", "ws-fanout")
+)
 
 
 def table(case: Case, *runs: Run) -> report.Table:
@@ -116,6 +119,22 @@ def test_the_markdown_shows_facts_versions_ratios_and_failures() -> None:
         "| uvicorn | 30,000 | 30,000 to 30,000 | 2.00× (2.00..2.00) | 2 | 50% | 50% |  |" in lines
     )
     assert r"| daphne | - | - | - | - | - | - | a \| b |" in lines
+
+
+@pytest.mark.parametrize(
+    ("case", "unit"), [(WS, "messages / CPU-second"), (FANOUT, "deliveries / CPU-second")]
+)
+def test_sockets_under_load_have_a_table_like_requests(case: Case, unit: str) -> None:
+    runs = [
+        Run(case.name, "omnicorn", 0, (90000.0,), p99_ms=0.5, cpu=1.0, load_cpu=0.75),
+        Run(case.name, "uvicorn", 0, (45000.0,), p99_ms=1.0, cpu=1.0, load_cpu=0.5),
+    ]
+
+    lines = report.markdown([table(case, *runs)], "omnicorn", {}, {}, []).splitlines()
+
+    assert any(unit in line and "server CPU | client CPU" in line for line in lines)
+    assert "| **omnicorn** | 90,000 | 90,000 to 90,000 | - | 0.5 | 100% | 75% |  |" in lines
+    assert f"| {case.name} | 2.00× (2.00..2.00) |" in lines
 
 
 def test_the_memory_table_shows_what_the_server_weighed_before() -> None:

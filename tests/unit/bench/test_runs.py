@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench import load, runs
-from bench.cases import CASES
+import pytest
+from bench import load, runs, servers
+from bench.cases import CASES, Case
 from bench.measure import Cores
 from bench.servers import OMNICORN, PEERS, Server
 
-HELLO, IDLE, START = (
-    next(case for case in CASES if case.name == name) for name in ("hello", "idle", "start")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Peer
+
+HELLO, IDLE, START, WS, WS_IDLE = (
+    next(case for case in CASES if case.name == name)
+    for name in ("hello", "idle", "start", "ws", "ws-idle")
 )
 PLAN = runs.Plan(rounds=3, seconds=5, warmup=1, cores=Cores(1, 0))
 CLEAN = load.Load(requests=1000, seconds=1.0, p99_ms=1.0, socket_errors=0, bad_statuses=0)
@@ -48,6 +59,11 @@ def test_the_estimate_grows_with_servers_seconds_and_rounds() -> None:
     assert runs.estimate([HELLO], [OMNICORN], dataclasses.replace(PLAN, rounds=6)) == 2 * one
 
 
+def test_the_estimate_knows_that_sockets_are_under_load_and_many_take_their_time() -> None:
+    assert runs.estimate([WS], [OMNICORN], PLAN) == runs.estimate([HELLO], [OMNICORN], PLAN)
+    assert runs.estimate([WS_IDLE], [OMNICORN], PLAN) > runs.estimate([IDLE], [OMNICORN], PLAN)
+
+
 def test_seven_starts_at_least_are_spread_over_the_rounds() -> None:
     for rounds in range(1, 12):
         assert dataclasses.replace(PLAN, rounds=rounds).starts * rounds >= 7
@@ -70,7 +86,7 @@ def test_errors_idleness_and_missing_log_lines_are_marked() -> None:
 
     assert runs.doubts(seen, 0.75, 0.99, 500) == (
         "3 errors",
-        "not saturated: 75% CPU, wrk 99%",
+        "not saturated: 75% CPU, client 99%",
         "500 access log lines missing",
     )
 
@@ -78,3 +94,45 @@ def test_errors_idleness_and_missing_log_lines_are_marked() -> None:
 def test_lines_that_a_server_still_buffers_are_not_missed() -> None:
     assert runs.doubts(CLEAN, 0.95, 0.5, 50) == ()
     assert runs.doubts(CLEAN, 0.95, 0.5, 51) == ("51 access log lines missing",)
+
+
+@pytest.fixture
+def served(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
+    """`peer` stands where a server would have been started; this process counts as its CPU."""
+
+    @contextmanager
+    def running(server: Server, case: Case, core: int) -> Iterator[servers.Running]:
+        yield servers.Running(os.getpid(), peer.address[1], Path("none"), 0.0)
+
+    monkeypatch.setattr(servers, "running", running)
+    return peer
+
+
+def test_a_run_of_sockets_counts_messages_against_the_cpu_of_both_sides(served: Peer) -> None:
+    plan = dataclasses.replace(PLAN, seconds=0.1, warmup=0)
+
+    run = runs.perform(dataclasses.replace(WS, connections=2), OMNICORN, 1, plan)
+
+    assert (run.case, run.server, run.round, run.failure) == ("ws", "omnicorn", 1, None)
+    # Two more messages, and one close frame, are those of the check.
+    assert run.requests == len(served.messages) - 2
+    assert run.samples[0] > 0
+    assert run.cpu and run.load_cpu and run.p99_ms
+
+
+def test_a_run_of_sockets_that_breaks_says_why(served: Peer) -> None:
+    served.greet = lambda key: "HTTP/1.1 500 \r\n\r\n"
+
+    run = runs.perform(WS, OMNICORN, 0, PLAN)
+
+    assert run.samples == ()
+    assert run.failure == "wrong answer: the handshake was answered 'HTTP/1.1 500 '"
+
+
+def test_idle_sockets_are_weighed_after_one_echo_each(served: Peer) -> None:
+    run = runs.perform(dataclasses.replace(WS_IDLE, connections=3), OMNICORN, 0, PLAN)
+
+    assert (run.failure, run.marks, len(run.samples)) == (None, (), 1)
+    # Two of the check, 500 to warm up, one for each socket.
+    assert len(served.messages) == 2 + 500 + 3
+    assert len(served.heads) == 1 + 1 + 3

@@ -3,17 +3,22 @@ from __future__ import annotations
 import http.server
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import servers
+from bench import servers, websocket
 from bench.cases import CASES
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
-HELLO, BROWSER, LOG = (
-    next(case for case in CASES if case.name == name) for name in ("hello", "unique", "log")
+    from conftest import Peer
+
+HELLO, BROWSER, LOG, WS, FANOUT = (
+    next(case for case in CASES if case.name == name)
+    for name in ("hello", "unique", "log", "ws", "ws-fanout")
 )
 
 
@@ -122,3 +127,68 @@ def test_an_extra_server_that_makes_no_sense_is_explained(text: str, reason: str
 def test_the_version_of_every_server_is_reported() -> None:
     for server in (servers.OMNICORN, *servers.PEERS):
         assert server.name in server.distributions
+
+
+def test_the_right_message_passes(peer: Peer) -> None:
+    servers.check_answer(WS, peer.address[1])
+
+    assert len(peer.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"\x81\x02no", "a message came back changed"),
+        (b"\x88\x02\x03\xf0", "closed with 1008"),
+        (b"", "closed without a close frame"),
+    ],
+)
+def test_a_wrong_message_is_named(peer: Peer, answer: bytes, reason: str) -> None:
+    peer.answer = lambda opcode, payload: answer
+
+    with pytest.raises(servers.ServerFailed, match=f"wrong answer: {reason}"):
+        servers.check_answer(WS, peer.address[1])
+
+
+def test_text_that_comes_back_as_binary_is_a_wrong_answer(peer: Peer) -> None:
+    peer.answer = lambda opcode, payload: bytes((0x82, len(payload))) + payload
+
+    with pytest.raises(servers.ServerFailed, match="a message came back changed"):
+        servers.check_answer(WS, peer.address[1])
+
+
+@pytest.mark.parametrize("hearing", [2, 1])
+def test_a_fan_out_must_reach_every_listener(
+    peer: Peer, hearing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "SECONDS", 0.2)
+
+    def tell(data: bytes, others: list[socket.socket]) -> None:
+        for link in others[:hearing]:
+            link.sendall(data)
+
+    peer.tell = tell
+
+    if hearing == 2:
+        servers.check_answer(FANOUT, peer.address[1])
+    else:
+        with pytest.raises(servers.ServerFailed, match="timed out"):
+            servers.check_answer(FANOUT, peer.address[1])
+
+
+def test_the_aim_of_sockets_serves_by_itself_and_only_echoes() -> None:
+    aim = servers.AIM_OF_SOCKETS
+
+    assert [case.name for case in CASES if aim.takes(case)] == ["ws", "ws-large"]
+    assert aim.command(WS, 8123)[1:] == ["-m", "bench.aim", "8123"]
+
+
+def test_a_server_of_sockets_has_started_when_it_shakes_hands(peer: Peer) -> None:
+    class Process:
+        returncode = None
+
+        def poll(self) -> None: ...
+
+    servers._await_answer(Process(), WS, peer.address[1], Path("none"))  # type: ignore[arg-type]
+
+    assert [head.split("\n")[0] for head in peer.heads] == ["GET / HTTP/1.1"]

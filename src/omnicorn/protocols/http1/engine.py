@@ -67,6 +67,9 @@ _NO_CONTENT = 4
 DISCARD = 65536
 """Bytes of an unread request body that are read and dropped to keep the connection."""
 
+_TURN = 64
+"""Pipelined requests that are answered in one go, where the application never waits."""
+
 Owner = TypeVar("Owner", bound=StreamOwner)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -287,6 +290,7 @@ class Http1Engine(Generic[Owner]):
             scanned = 0
         self._scanned = 0
         self._receiving = True
+        exchanges = 0
         try:
             while True:
                 remote = self.remote
@@ -296,6 +300,9 @@ class Http1Engine(Generic[Owner]):
                             self.remote = CLOSED
                             self.closing = True
                         break
+                    exchanges += 1
+                    if exchanges % _TURN == 0:
+                        self._owner.on_full()  # answered as they come; others want their turn
                     rest = self._read_head(data, scanned)
                     scanned = 0
                     # An incomplete head, or nothing more of it: see to a peer that left.

@@ -5,9 +5,9 @@ Decided here:
 1. Which offer is taken: the first whose parameters are all known, legal and given once.
    Raw deflate with a window of 2^8 bytes is beyond zlib, so such an offer is passed over.
 2. Memory: we compress with a window of 2^12 bytes unless the client asks for less, and ask
-   the same of clients that let us. That is 32 KiB for a socket that has sent compressed
-   content and 11 KiB for one that has received some (43 KiB where the client insists on
-   2^15), and none before: both sides are made when first used.
+   the same of clients that let us. With zlib that is 32 KiB for a socket that has sent
+   compressed content and 11 KiB for one that has received some (43 KiB where the client
+   insists on 2^15), and none before: both sides are made when first used.
 3. What is inflated is bounded before it exists: a bomb costs as much as the largest
    message allowed, and no more.
 """
@@ -22,7 +22,7 @@ from omnicorn.protocols.websocket.frames import INVALID_DATA, TOO_BIG
 
 zlib: Any
 try:
-    from zlib_ng import zlib_ng as zlib  # a faster drop-in: omnicorn[speedups]
+    from zlib_ng import zlib_ng as zlib  # a faster drop-in: omnicorn[compression]
 except ImportError:
     import zlib
 

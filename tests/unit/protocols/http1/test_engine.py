@@ -1101,3 +1101,23 @@ def test_a_body_limit_does_not_bind_responses(connect: Any) -> None:
     recorder.engine.send_head(200, [])
     recorder.engine.send_data(b"long enough", True)
     assert recorder.taken().endswith(b"\r\n\r\nlong enough")
+
+
+def test_pipelined_requests_that_are_answered_as_they_come_leave_others_their_turn(
+    connect: Any,
+) -> None:
+    """With tasks that start eagerly, one segment could keep the loop for all its requests."""
+    recorder = connect(NOW)
+
+    def pause(name: str, _: object) -> None:
+        if name == "on_full":
+            recorder.pipeline = False  # as a connection does: the next one waits a turn
+
+    recorder.hook = pause
+    recorder.feed(GET * 200)
+    assert len(recorder.requests) == 64
+    while len(recorder.requests) < 200:
+        before = len(recorder.requests)
+        recorder.pipeline = True
+        recorder.engine.proceed()
+        assert before < len(recorder.requests) <= before + 64
