@@ -7,8 +7,8 @@ Python 2.  virtualenv 20.21 is the last release that makes environments for it; 
 that runs on it, so that nothing but the bare interpreter is needed.  It goes into a folder of its
 own, away from the environment that runs this.
 
-Invariant: the stamp is written last and names interpreter and requirement.  An environment
-without it, or with another one in it, is made anew.
+Invariant: the stamp is removed first and written last, and names interpreter and requirement.
+An environment without it, or with another one in it, is made anew.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ def environment(interpreter: str, requirement: str, work: Path, say: Callable[[s
     content = f"{interpreter}\n{requirement}\n"
     if not stamp.exists() or stamp.read_text() != content:
         say(f"installing {requirement} for {interpreter}, once; this takes a minute")
+        stamp.unlink(missing_ok=True)
         tool = work / "virtualenv"
         pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         steps: tuple[tuple[str, ...], ...] = (

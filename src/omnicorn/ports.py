@@ -255,6 +255,10 @@ class StreamHandler(Protocol):
 class MessageHandler(Protocol):
     """What an engine tells the application side of one WebSocket."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages still wait for the application."""
+
     def on_message(self, message: str | bytes) -> bool:
         """A message of the peer; True asks for no more until the engine's ``resume``."""
 

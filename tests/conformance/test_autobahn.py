@@ -4,8 +4,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conformance import autobahn
 from conformance.autobahn import AutobahnFailed, Case
+
+from conformance import autobahn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,12 +117,12 @@ def test_the_table_counts_both_verdicts_of_each_section() -> None:
         ]
     )
 
-    assert [line.split() for line in lines] == [
-        "section cases OK INFORMATIONAL NON-STRICT UNIMPLEMENTED FAILED".split(),
-        "1 Framing 2 1/2 0/0 1/0 0/0 0/0".split(),
-        "7 Close handling 1 1/0 0/1 0/0 0/0 0/0".split(),
-        "12 Compression, payloads 1 0/1 0/0 0/0 1/0 0/0".split(),
-        "all 4 2/3 0/1 1/0 1/0 0/0".split(),
+    assert [" ".join(line.split()) for line in lines] == [
+        "section cases OK INFORMATIONAL NON-STRICT UNIMPLEMENTED FAILED",
+        "1 Framing 2 1/2 0/0 1/0 0/0 0/0",
+        "7 Close handling 1 1/0 0/1 0/0 0/0 0/0",
+        "12 Compression, payloads 1 0/1 0/0 0/0 1/0 0/0",
+        "all 4 2/3 0/1 1/0 1/0 0/0",
     ]
     assert len({len(line) for line in lines}) == 1
 

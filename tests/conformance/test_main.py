@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from conformance import __main__ as command
 from conformance import server
 

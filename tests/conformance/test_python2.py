@@ -4,8 +4,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from conformance import python2
 from conformance.python2 import Python2Failed
+
+from conformance import python2
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from conformance import server
 from conformance.server import ServerFailed
+
+from conformance import server
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -181,7 +181,7 @@ Open = Any
 
 @pytest.fixture
 def tag() -> str:
-    return f"socket {next(_tags)}"
+    return f"socket-{next(_tags)}"
 
 
 _tags = itertools.count()
@@ -196,7 +196,7 @@ def connect(tag: str) -> Open:
     ) -> Socket:
         wire = server.connect()
         separator = "&" if "?" in target else "?"
-        target = f"{target}{separator}tag={tag.replace(' ', '+')}"
+        target = f"{target}{separator}tag={tag}"
         wire.send(handshake(target, *fields), then)
         answer = wire.head()
         assert answer.status == 101
@@ -221,6 +221,14 @@ def server(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess
     if request.param == "uvloop":
         pytest.importorskip("uvloop", reason="uvloop is not installed")
     return serve_module("ws_plain:app", "--no-access-log", loop=request.param)
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def failing(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess:
+    """A server whose applications may have bugs."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop is not installed")
+    return serve_module("ws_plain:app", "--no-access-log", errors=True, loop=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +303,7 @@ def test_the_scope_of_a_websocket(server: ServerProcess, connect: Open) -> None:
         "scheme": "ws",
         "path": "/scope",
         "raw_path": "/scope",
-        "query_string": f"tag={client.tag.replace(' ', '+')}",
+        "query_string": f"tag={client.tag}",
         "root_path": "",
         "client": peer,
         "server": ["127.0.0.1", server.port],
@@ -427,7 +435,7 @@ def test_a_handshake_and_its_frames_may_come_byte_by_byte(
 ) -> None:
     with server.connect() as wire:
         wire.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        target = f"/echo?tag={tag.replace(' ', '+')}"
+        target = f"/echo?tag={tag}"
         opening = handshake(target, DEFLATE)
         for byte in opening + frame(TEXT, "é".encode()) + frame(BINARY, bytes(300)):
             wire.send(bytes([byte]))
@@ -474,7 +482,7 @@ def test_a_close_before_the_accept_is_a_403(
     server: ServerProcess, tag: str, told: Callable[..., str], then: bytes
 ) -> None:
     with server.connect() as wire:
-        wire.send(handshake(f"/deny?tag={tag.replace(' ', '+')}"), then)
+        wire.send(handshake(f"/deny?tag={tag}"), then)
         answer = wire.response()
         assert (answer.status, answer.header("connection")) == (403, "close")
         assert answer.header("content-length") is not None
@@ -487,7 +495,7 @@ def test_a_denial_in_the_applications_own_words(
     server: ServerProcess, tag: str, told: Callable[..., str]
 ) -> None:
     with server.connect() as wire:
-        wire.send(handshake(f"/deny-response?tag={tag.replace(' ', '+')}"))
+        wire.send(handshake(f"/deny-response?tag={tag}"))
         answer = wire.response()
 
     assert (answer.status, answer.body) == (401, b"who are you?")
@@ -504,24 +512,22 @@ def test_a_denial_in_the_applications_own_words(
     ],
 )
 def test_an_application_that_neither_accepts_nor_denies_is_a_500(
-    serve: Serve, loop_name: str, target: str, logged: str
+    failing: ServerProcess, target: str, logged: str
 ) -> None:
-    server = serve("ws_plain:app", "--no-access-log", errors=True, loop=loop_name)
-
-    with server.connect() as wire:
+    with failing.connect() as wire:
         wire.send(handshake(target))
         answer = wire.response()
 
     assert answer.status == 500
     assert answer.header("sec-websocket-accept") is None
-    server.wait_for(logged)
+    failing.wait_for(logged)
 
 
 def test_a_client_that_leaves_before_the_decision_is_a_1006(
     server: ServerProcess, tag: str, told: Callable[..., str]
 ) -> None:
     with server.connect() as wire:
-        wire.send(handshake(f"/undecided?tag={tag.replace(' ', '+')}"))
+        wire.send(handshake(f"/undecided?tag={tag}"))
         told(server, "undecided")
 
     told(server, "disconnected 1006 ''")
@@ -851,21 +857,39 @@ def test_an_application_that_returns_closes_with_1000(server: ServerProcess, con
 
 
 def test_an_application_that_fails_closes_with_1011_and_one_traceback(
-    serve: Serve, connect: Open, loop_name: str
+    failing: ServerProcess, connect: Open
 ) -> None:
-    server = serve("ws_plain:app", "--no-access-log", errors=True, loop=loop_name)
-
-    with connect(server, "/raise") as client:
+    with connect(failing, "/raise") as client:
         code, reason = client.closed()
         assert code == 1011
         assert "bug" not in reason
         client.send(closing(1011))
         assert client.ended()
-    server.stop()
 
-    assert len(server.matching("RuntimeError: the application has a bug")) == 1
-    assert len(server.matching("Traceback")) == 1
-    assert len(server.matching("/raise.*the application failed")) == 1
+    failing.wait_for("/raise.*the application failed")
+    failing.wait_for("RuntimeError: the application has a bug")
+    assert failing.get("/").status == 200  # time for another, if there were one
+    assert len(failing.matching("RuntimeError: the application has a bug")) == 1
+
+
+def test_a_send_does_not_raise_after_its_message_has_been_read(
+    server: ServerProcess,
+    tag: str,
+    connect: Open,
+    told: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with connect(server, f"/send-and-block?fifo={fifo}") as client:
+        assert client.message() == (BINARY, bytes(66_000))
+        client.send(closing(4100, "seen"))
+        fifo.write_text("go on")  # the server finds both at once: it may go on, and the Close
+        assert client.closed()[0] == 4100
+        assert client.ended()
+
+    assert "send returned" in server.wait_for(rf"send (returned|raised).*\[{tag}\]")
+    told(server, "disconnected 4100 'seen'")
 
 
 def _leave(client: Socket) -> None:
@@ -882,9 +906,10 @@ def _half_close(client: Socket) -> None:
 
 @pytest.mark.parametrize("leave", [_leave, _reset, _half_close])
 @pytest.mark.parametrize(
-    "sent", [b"", frame(TEXT, b"half", fin=False), frame(TEXT, b"cut")[:-1]],
+    "sent",
+    [b"", frame(TEXT, b"half", fin=False), frame(TEXT, b"cut")[:-1]],
     ids=["between messages", "between fragments", "within a frame"],
-)  # fmt: skip
+)
 def test_a_loss_without_a_close_frame_is_1006_to_the_application(
     server: ServerProcess,
     connect: Open,
@@ -945,12 +970,12 @@ def test_sigterm_closes_every_socket_with_1012_and_ends_cleanly(
 def test_sigterm_waits_no_longer_than_told_for_clients_and_applications_that_do_not_answer(
     serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
 ) -> None:
-    grace = ("--timeout-graceful-shutdown", "0.5")
+    grace = ("--timeout-graceful-shutdown", "0.2")
     server = serve("ws_plain:app", "--no-access-log", *grace, errors=True, loop=loop_name)
     deaf = connect(server, "/deaf")
     mute = connect(server, "/echo")
     undecided = server.connect()
-    undecided.send(handshake(f"/undecided?tag={deaf.tag.replace(' ', '+')}"))
+    undecided.send(handshake(f"/undecided?tag={deaf.tag}"))
     told(server, "deaf")
     told(server, "undecided")
 
@@ -967,9 +992,8 @@ def test_sigterm_waits_no_longer_than_told_for_clients_and_applications_that_do_
 
 
 def test_send_waits_while_the_client_does_not_read(
-    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
+    server: ServerProcess, connect: Open, told: Callable[..., str]
 ) -> None:
-    server = serve("ws_plain:app", "--no-access-log", loop=loop_name)
     count = 320
     with connect(server, f"/flood?n={count}") as client:
         client.wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -995,18 +1019,17 @@ def test_a_client_that_never_reads_may_still_leave(
 
 
 def test_messages_that_nobody_receives_are_not_taken_in(
-    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
+    server: ServerProcess, connect: Open, told: Callable[..., str]
 ) -> None:
-    server = serve("ws_plain:app", "--no-access-log", loop=loop_name)
-    clients = [connect(server, "/hold") for _ in range(4)]
-    told(server, "holding", 4)
+    clients = [connect(server, "/hold") for _ in range(2)]
+    told(server, "holding", 2)
     memory = Memory(server)
     block = frame(BINARY, b"x" * 1000)
     sent = [push(client.wire.sock, block, 0.2) for client in clients]
     assert memory.grown() < 4
     assert server.get("/").status == 200
 
-    assert server.get("/release").status == 200
+    assert server.get(f"/release?tag={clients[0].tag}").status == 200
     for client, size in zip(clients, sent, strict=True):
         missing = -size % len(block)
         client.send(block[len(block) - missing :], frame(TEXT, b"end"))
@@ -1018,10 +1041,9 @@ def test_messages_that_nobody_receives_are_not_taken_in(
 
 
 def test_large_messages_that_nobody_receives_are_not_taken_in(
-    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
+    serve: Serve, connect: Open, told: Callable[..., str]
 ) -> None:
-    limit = ("--ws-max-size", str(2 * MB))
-    server = serve("ws_plain:app", "--no-access-log", *limit, loop=loop_name)
+    server = serve("ws_plain:app", "--no-access-log", "--ws-max-size", str(2 * MB))
     with connect(server, "/hold") as client:
         told(server, "holding")
         memory = Memory(server)
@@ -1030,7 +1052,7 @@ def test_large_messages_that_nobody_receives_are_not_taken_in(
         # Unread: the limit, the message that crossed it, and one that is being read.
         assert memory.grown() < 8
         client.wire.reset()
-    assert server.get("/release").status == 200
+    assert server.get(f"/release?tag={client.tag}").status == 200
     told(server, "disconnected 1006 ''")
 
 
@@ -1050,8 +1072,9 @@ def test_pings_whose_pongs_nobody_reads_cost_nothing(server: ServerProcess, conn
 
 
 def test_a_message_of_a_million_fragments_is_no_larger_than_its_content(
-    server: ServerProcess, connect: Open
+    serve: Serve, connect: Open
 ) -> None:
+    server = serve("ws_plain:app", "--no-access-log")
     memory = Memory(server)
     with connect(server, "/count") as client:
         client.send(frame(BINARY, b"x", fin=False))
@@ -1081,28 +1104,23 @@ def test_fragments_of_nothing_cost_nothing(server: ServerProcess, connect: Open)
 PINGS = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.2")
 
 
-def test_a_client_that_answers_pings_stays(serve: Serve, connect: Open, loop_name: str) -> None:
+def test_a_client_stays_as_long_as_it_answers_pings(
+    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
+) -> None:
     server = serve("ws_plain:app", "--no-access-log", *PINGS, loop=loop_name)
     with connect(server, "/echo") as client:
-        for _ in range(5):
+        for _ in range(2):
             ping = client.frame()
             assert ping.opcode == PING
             client.send(frame(PONG, ping.payload))
         client.send(frame(TEXT, b"still here"))
         while (got := client.frame()).opcode == PING:
-            client.send(frame(PONG, got.payload))
+            pass  # from now on it does not answer
         assert got.payload == b"still here"
 
-
-def test_a_client_that_never_answers_pings_is_closed_with_1011(
-    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
-) -> None:
-    server = serve("ws_plain:app", "--no-access-log", *PINGS, loop=loop_name)
-    with connect(server, "/echo") as client:
         while (got := client.frame()).opcode == PING:
             pass
         assert got.opcode == CLOSE and got.payload[:2] == (1011).to_bytes(2, "big")
-
         told(server, "disconnected 1011 .*", seconds=2)
 
 
@@ -1299,26 +1317,23 @@ def _bomb_in_fragments(parts: Sequence[bytes]) -> bytes:
     return head + b"".join(frame(CONTINUATION, part, fin=False) for part in parts[1:])
 
 
-@pytest.mark.parametrize("build", [_bomb, _bomb_in_fragments])
-def test_a_decompression_bomb_is_refused_and_costs_nothing(
-    serve: Serve,
-    connect: Open,
-    told: Callable[..., str],
-    loop_name: str,
-    build: Callable[[Sequence[bytes]], bytes],
+def test_decompression_bombs_are_refused_and_cost_nothing(
+    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
 ) -> None:
     limit = ("--ws-max-size", str(MB))
     server = serve("ws_plain:app", "--no-access-log", *limit, loop=loop_name)
-    with connect(server, "/echo", DEFLATE) as client:
-        client.send(_bomb([_deflated(b"warm up") + b"\x00\x00\xff\xff"]))
-        assert client.message() == (BINARY, b"warm up")
-        memory = Memory(server)
-        client.send(build(list(_zeros(500))))
-        assert client.closed()[0] == 1009
-        assert client.ended()
-        assert memory.grown() < 4
+    parts = list(_zeros(500))
+    for build in (_bomb, _bomb_in_fragments):
+        with connect(server, "/echo", DEFLATE) as client:
+            client.send(_bomb([_deflated(b"warm up") + b"\x00\x00\xff\xff"]))
+            assert client.message() == (BINARY, b"warm up")
+            memory = Memory(server)
+            client.send(build(parts))
+            assert client.closed()[0] == 1009
+            assert client.ended()
+            assert memory.grown() < 4
 
-    told(server, "disconnected 1009 .*")
+    told(server, "disconnected 1009 .*", 2)
 
 
 def test_the_limit_counts_inflated_bytes(small: ServerProcess, connect: Open) -> None:
@@ -1417,8 +1432,8 @@ def test_websockets_sees_that_it_was_denied(
     server: ServerProcess, target: str, status: int, body: bytes
 ) -> None:
     exceptions = pytest.importorskip("websockets.exceptions")
-    with pytest.raises(exceptions.InvalidStatus) as caught:
-        dial(server, target)
+    with pytest.raises(exceptions.InvalidStatus) as caught, dial(server, target):
+        pass
 
     assert (caught.value.response.status_code, caught.value.response.body) == (status, body)
 
@@ -1426,7 +1441,7 @@ def test_websockets_sees_that_it_was_denied(
 def test_websockets_tells_why_it_leaves(
     server: ServerProcess, tag: str, told: Callable[..., str]
 ) -> None:
-    with dial(server, f"/echo?tag={tag.replace(' ', '+')}") as client:
+    with dial(server, f"/echo?tag={tag}") as client:
         client.close(4100, "had enough")
 
     told(server, "disconnected 4100 'had enough'")
@@ -1487,7 +1502,7 @@ def _wsproto_extensions(compressed: bool) -> list[Any]:
 def test_wsproto_sends_receives_and_closes(
     server: ServerProcess, tag: str, told: Callable[..., str], compressed: bool
 ) -> None:
-    target = f"/echo?tag={tag.replace(' ', '+')}"
+    target = f"/echo?tag={tag}"
     client = WsprotoClient(server, target, *_wsproto_extensions(compressed))
     events = client.events
     assert len(client.accepted.extensions) == compressed

@@ -50,6 +50,11 @@ def dial(server: ServerProcess, target: str, **options: Any) -> Any:
     return client.connect(f"ws://127.0.0.1:{server.port}{target}", **options)
 
 
+def lose(socket: Any) -> None:
+    """Leave without a close frame."""
+    socket.close_socket()
+
+
 def ended(socket: Any) -> tuple[int, str]:
     """Wait for the server's close frame."""
     with pytest.raises(exceptions.ConnectionClosed) as caught:
@@ -60,8 +65,8 @@ def ended(socket: Any) -> tuple[int, str]:
 
 def denied(server: ServerProcess, target: str, **options: Any) -> Any:
     """The response to a handshake that is not accepted."""
-    with pytest.raises(exceptions.InvalidStatus) as caught:
-        dial(server, target, **options)
+    with pytest.raises(exceptions.InvalidStatus) as caught, dial(server, target, **options):
+        pass
     return caught.value.response
 
 
@@ -71,7 +76,7 @@ def denied(server: ServerProcess, target: str, **options: Any) -> Any:
 def test_messages_come_back(server: ServerProcess) -> None:
     before = len(server.matching("^left"))
     with dial(server, "/echo") as socket:
-        for message in ["añ€😀", "x" * 200_000, b"\x00\xff", os.urandom(100_000)]:
+        for message in ["añ€😀", "x" * 200_000, os.urandom(100_000), b"\x00\xff"]:
             socket.send(message)
             assert socket.recv(timeout=10) == message
         socket.close(4100, "had enough")
@@ -82,12 +87,11 @@ def test_messages_come_back(server: ServerProcess) -> None:
 
 def test_a_client_that_is_lost_is_noticed(server: ServerProcess) -> None:
     before = len(server.matching("^left"))
-    socket = dial(server, "/echo")
-    socket.socket.close()
+    with dial(server, "/echo") as socket:
+        lose(socket)
 
     left = server.wait_for("^left", before + 1)
     assert left in ("left with 1006 ''", "left")
-    socket.close_socket()
 
 
 def test_a_close_has_its_code_and_reason(server: ServerProcess) -> None:
@@ -95,11 +99,18 @@ def test_a_close_has_its_code_and_reason(server: ServerProcess) -> None:
         assert ended(socket) == (4002, "énough")
 
 
-def test_a_handler_that_fails_is_a_close_and_a_traceback(server: ServerProcess) -> None:
+@pytest.mark.parametrize(
+    ("framework", "code"),
+    # Starlette leaves it to the server; Quart and Litestar close by themselves, with these.
+    [("starlette", 1011), ("fastapi", 1011), ("quart", 1000), ("litestar", 4500)],
+)
+def test_a_handler_that_fails_is_a_close_and_a_traceback(
+    served: Callable[[str], ServerProcess], framework: str, code: int
+) -> None:
+    server = served(framework)
     with dial(server, "/fail") as socket:
-        code, _ = ended(socket)
+        assert ended(socket)[0] == code
 
-    assert code in (1011, 4500)  # Litestar closes with 4000 and the status it would have sent
     server.wait_for("RuntimeError: the (endpoint|handler) has a bug")
 
 
@@ -135,7 +146,7 @@ def test_parameters_subprotocol_and_fields(
     assert greeting["url"].startswith(f"ws://127.0.0.1:{server.port}/greet/na")
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["starlette", "quart", "litestar"])
 def test_a_server_that_stops_closes_with_1012_and_ends_cleanly(
     serve: Serve, framework: str
 ) -> None:
@@ -172,8 +183,7 @@ def test_starlette_ends_a_push_when_the_client_has_left(
     server = served("starlette")
     with dial(server, "/push") as socket:
         assert socket.recv(timeout=10).startswith("tick")
-        socket.socket.close()
-        socket.close_socket()
+        lose(socket)
 
     server.wait_for("push ended with 1006")
 
@@ -241,5 +251,6 @@ def test_litestars_stream_ends_with_its_client(served: Callable[[str], ServerPro
     server = served("litestar")
     with dial(server, "/stream") as socket:
         assert [socket.recv(timeout=10) for _ in range(3)] == ["0", "1", "2"]
+        lose(socket)  # it would not find the answer to a Close behind a million messages
 
     server.wait_for("stream ended")

@@ -123,6 +123,11 @@ class Cycle:
         if self._writers:
             wake(self._writers)
 
+    @property
+    def _lost(self) -> bool:
+        """The peer has gone, and may not have got what was sent."""
+        return self._phase == GONE
+
     def _unfinished(self) -> ASGIError | None:
         """The application returned before the end: its error, if it is one."""
         raise NotImplementedError
@@ -144,7 +149,7 @@ class Cycle:
             elif result is not None:
                 error = ASGIError(f"the application returned {result!r:.80} instead of None")
         except Exception as exc:
-            if not (self._phase == GONE or self._told) or not _only_disconnects(exc, self._told):
+            if not (self._phase >= DONE or self._told) or not _only_disconnects(exc, self._told):
                 error = exc
         except BaseException as exc:
             if not self._cancelled:
@@ -208,7 +213,7 @@ class Cycle:
             await waiter
         finally:
             writers.remove(waiter)
-        if self._phase == GONE:
+        if self._lost:
             raise ClientDisconnected("the client has disconnected")
 
     def _wake(self) -> None:

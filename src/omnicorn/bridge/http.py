@@ -213,7 +213,7 @@ class HTTPCycle(Cycle):
     async def _send_other(self, kind: object, event: dict[str, Any]) -> None:
         """Every message but the two that each response has."""
         phase = self._phase
-        if kind not in _RESPONSE_EVENTS:
+        if not isinstance(kind, str) or kind not in _RESPONSE_EVENTS:
             raise ASGIError(f"the message type {kind!r:.80} is unknown here")
         if phase == GONE:
             raise ClientDisconnected("the client has disconnected")

@@ -46,10 +46,15 @@ class Socket(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether the peer is kept waiting, as ``on_message`` asked."""
+        """Whether the peer is kept waiting: ``on_message`` asked for it, or what follows the
+        messages that wait breaks a rule."""
+
+    @property
+    def failure(self) -> object:
+        """The rule broken by what follows; None where there is none."""
 
     def resume(self) -> None:
-        """Let the peer go on."""
+        """Let the peer go on, or be told that it broke a rule."""
 
     def send_text(self, text: str) -> bool: ...
     def send_bytes(self, data: bytes) -> bool: ...
@@ -134,8 +139,10 @@ class WebSocketCycle(Cycle):
     def _give_up(self, error: BaseException | None) -> None:
         if self._phase == START:
             self.refuse(500, b"Internal Server Error", [])
+            self._over(ABNORMAL, "")
         elif self._phase == DENYING:
             self._phase = GONE
+            self._over(ABNORMAL, "")
             self._stream.reset()
         elif self._cancelled:
             self._close(SERVICE_RESTART, "")
@@ -168,12 +175,16 @@ class WebSocketCycle(Cycle):
                 self._told = True
                 code, reason = self._end
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            await self._wait_to_read()
+            if self._socket is not None and self._socket.paused:
+                self._socket.resume()
+            else:
+                await self._wait_to_read()
         message = messages.popleft()
         self._size -= len(message)
         socket = self._socket
         if (
             socket.paused
+            and socket.failure is None  # that can wait for the answers to what came before
             and len(messages) <= self._max_queue // 2
             and self._size <= self._max_size // 2
         ):
@@ -206,13 +217,13 @@ class WebSocketCycle(Cycle):
             if not keep_on:
                 await self._wait_to_write()
         else:
-            self._send_other(kind, event)
+            await self._send_other(kind, event)
 
-    def _send_other(self, kind: object, event: dict[str, Any]) -> None:
+    async def _send_other(self, kind: object, event: dict[str, Any]) -> None:
         """Every message but those of an open WebSocket."""
         phase = self._phase
         try:
-            if kind not in _EVENTS:
+            if not isinstance(kind, str) or kind not in _EVENTS:
                 raise ASGIError(f"the message type {kind!r:.80} is unknown here")
             if phase >= DONE:
                 raise ClientDisconnected(
@@ -229,7 +240,7 @@ class WebSocketCycle(Cycle):
             elif kind == "websocket.http.response.start" and phase == START:
                 self._start_denial(event)
             elif kind == "websocket.http.response.body" and phase == DENYING:
-                self._go_on_denying(event)
+                await self._go_on_denying(event)
             else:
                 raise ASGIError(f"{kind} cannot be sent {_WHERE[phase]}")
         except LocalProtocolError as exc:
@@ -251,14 +262,20 @@ class WebSocketCycle(Cycle):
         status = event.get("status")
         if not isinstance(status, int) or isinstance(status, bool):
             raise ASGIError(f"websocket.http.response.start: 'status' is {status!r:.80}")
-        headers = [(name, value) for name, value in event.get("headers") or ()]
+        headers = event.get("headers") or ()
+        try:
+            headers = list(headers)
+        except TypeError:
+            raise ASGIError(
+                f"websocket.http.response.start: headers must be pairs, not {headers!r:.80}"
+            ) from None
         # What follows on this connection could be frames as well as a request.
         self._stream.send_head(int(status), [*headers, (b"connection", b"close")])
         self.status = int(status)
         self.response_headers = headers
         self._phase = DENYING
 
-    def _go_on_denying(self, event: dict[str, Any]) -> None:
+    async def _go_on_denying(self, event: dict[str, Any]) -> None:
         body = event.get("body", b"")
         if type(body) is not bytes:
             body = _as_bytes(body)
@@ -266,8 +283,18 @@ class WebSocketCycle(Cycle):
         self.sent += len(body)
         if not more:
             self._phase = DONE
-            self._over(ABNORMAL, "")
-        self._stream.send_data(body, not more)
+        try:
+            keep_on = self._stream.send_data(body, not more)
+        except LocalProtocolError:
+            if self._stream.is_responding:  # refused, and nothing of it was sent
+                self._phase = DENYING
+                self.sent -= len(body)
+            raise
+        finally:
+            if self._phase == DONE:
+                self._over(ABNORMAL, "")
+        if not keep_on and more:
+            await self._wait_to_write()
 
     # ------------------------------------------------------------------ before the answer
 
@@ -295,7 +322,17 @@ class WebSocketCycle(Cycle):
             self._over(ABNORMAL, "")
             self._stream.reset()
 
+    @property
+    def _lost(self) -> bool:
+        # Who sent a close frame has read, or could have, what was sent before.
+        return self._end is not None and self._end[0] == ABNORMAL
+
     # ------------------------------------------------------------------ from the WebSocket
+
+    @property
+    def is_behind(self) -> bool:
+        """See `MessageHandler`."""
+        return bool(self._messages)
 
     def on_message(self, message: str | bytes) -> bool:
         """See `MessageHandler`."""

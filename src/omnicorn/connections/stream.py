@@ -180,7 +180,7 @@ class Connection:
             try:
                 cycle = self._upgrade(stream, head, scheme, client)
             except HandshakeRefused as exc:
-                refusal = exc
+                refusal = exc.with_traceback(None)  # which would hold this frame
         if cycle is None:
             scope = http_scope(
                 head,
@@ -283,8 +283,10 @@ class Connection:
             transport.write(b"".join(engine.out))
             engine.out.clear()
             engine.pending = 0
-        if self._service.access_log is not None and self._cycle is not None:
-            self._service.log(self._cycle)
+        if self._service.access_log is not None:
+            cycle = self._cycle
+            if cycle is not None and cycle.status:  # else its peer left before there was one
+                self._service.log(cycle)
         if engine.closing:
             self._close()
         elif engine.remote == COMPLETE:
@@ -341,11 +343,13 @@ class Connection:
             service.log(cycle)
         service.connections.discard(self)
         service.deadlines.forget(self)
+        full = self._timing == _WRITE
         self._cycle = self._transport = None
         self._timing = _CLOSE
         socket = WebSocketConnection(service, transport, cycle, cycle.offer)
-        socket.engine.blocked = engine.blocked
         transport.set_protocol(socket)
+        if full:
+            socket.pause_writing()
         if not engine.reading:
             transport.resume_reading()
         if rest:

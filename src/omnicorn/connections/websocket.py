@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from omnicorn.protocols.websocket import Offer
 
 CLOSE_TIME = 5.0
-"""Seconds a peer has to answer our close frame."""
+"""Seconds a peer has to answer our close frame; also those that an application has to take the
+messages in front of what broke a rule."""
 LINGER_TIME = 2.0
 """Seconds a peer that broke a rule may go on sending."""
 
@@ -44,7 +45,7 @@ ABNORMAL = 1006
 _PING = b"omnicorn"
 
 # What the deadline is for.
-_QUIET, _PONG, _WRITE, _CLOSING, _LINGER, _CLOSE = range(6)
+_QUIET, _PONG, _WRITE, _FAILING, _CLOSING, _LINGER, _CLOSE = range(7)
 
 
 class WebSocketConnection:
@@ -105,6 +106,12 @@ class WebSocketConnection:
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
+        if self._timing < _LINGER:
+            self.engine.stop()
+            if self._cycle is not None:
+                self._cycle.on_closed(ABNORMAL, "")
+            self._unwritten = self._waiting_bytes()
+            self._expect(_CLOSE, self._service.timeouts.write)
         return False
 
     def pause_writing(self) -> None:
@@ -156,6 +163,10 @@ class WebSocketConnection:
     def _unblock(self) -> None:
         if self._timing != _WRITE and self._transport is not None:
             self.resume_writing()
+
+    def on_failing(self) -> None:
+        if self._timing < _CLOSING:
+            self._expect(_FAILING, CLOSE_TIME)
 
     def on_pong(self, content: bytes) -> None:
         if self._timing == _PONG and content == _PING:
@@ -236,7 +247,9 @@ class WebSocketConnection:
                 self.deadline = now + self._service.websockets.ping_timeout
             else:
                 self._lose(INTERNAL_ERROR, "the peer does not answer pings")
-        elif timing == _WRITE:
+        elif timing == _FAILING:
+            self.engine.resume()
+        elif timing in (_WRITE, _CLOSE):
             waiting = self._waiting_bytes()
             if waiting and waiting < self._unwritten:
                 self._unwritten = waiting
@@ -276,6 +289,7 @@ class WebSocketConnection:
             return
         error = self.engine.error
         if error is None:
+            self._unwritten = self._waiting_bytes()
             self._expect(_CLOSE, self._service.timeouts.write)
             transport.close()
             return
@@ -284,10 +298,8 @@ class WebSocketConnection:
             service.now(), "a WebSocket was closed with %d: %s", error.code, error.reason
         )
         self._expect(_LINGER, LINGER_TIME)
-        # Bytes that nobody reads would become a reset, and take our close frame away. An open
-        # half that is paused would not tell of the peer's end.
-        if self.engine.paused:
-            transport.resume_reading()
+        # Bytes that nobody reads would become a reset, and take our close frame away.
+        transport.resume_reading()
         try:
             if transport.can_write_eof():
                 transport.write_eof()

@@ -56,7 +56,7 @@ async def deny(socket: WebSocket[Any, Any, Any]) -> None:
 @websocket("/exception")
 async def exception(socket: WebSocket[Any, Any, Any]) -> None:
     await socket.accept()
-    raise WebSocketException("had enough", code=4100)
+    raise WebSocketException(detail="had enough", code=4100)
 
 
 @websocket("/greet/{name:str}")
@@ -76,8 +76,8 @@ async def watched(socket: WebSocket[Any, Any, Any]) -> AsyncGenerator[None, None
 
 
 @websocket_listener("/listener", connection_lifespan=watched)
-async def listener(data: Item) -> Item:
-    return Item(data.name.upper(), data.price * 2)
+async def listener(data: dict[str, Any]) -> Item:
+    return Item(data["name"].upper(), data["price"] * 2)
 
 
 @websocket_stream("/stream")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import defaultdict
 from typing import Any
 from urllib.parse import parse_qs
 
 import plain
-from plain import number, released, say
+from plain import number, say
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -27,7 +28,8 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def text(scope: dict[str, Any], name: str) -> str:
-    return parse_qs(scope["query_string"].decode()).get(name, [""])[0]
+    values: list[str] = parse_qs(scope["query_string"].decode()).get(name, [""])
+    return values[0]
 
 
 def tell(scope: dict[str, Any], what: str) -> None:
@@ -58,7 +60,20 @@ async def page(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await plain.answer(send, body, 200, (b"content-type", b"text/html"))
 
 
-HTTP_ROUTES = {"/page": page, "/release": plain.release, "/hold": plain.hold}
+async def release(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Let the sockets of a tag go on that are in ``hold``."""
+    _released(scope).set()
+    await plain.answer(send, b"released")
+
+
+_events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+
+def _released(scope: dict[str, Any]) -> asyncio.Event:
+    return _events[text(scope, "tag")]
+
+
+HTTP_ROUTES = {"/page": page, "/release": release}
 
 
 # ------------------------------------------------------------------------ before the accept
@@ -173,6 +188,22 @@ async def send_late(scope: dict[str, Any], receive: Any, send: Any) -> None:
     tell(scope, "send did not raise")
 
 
+async def send_and_block(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Send more than is buffered, and block the whole loop until ``fifo`` is written."""
+    await send({"type": "websocket.accept"})
+    sending = asyncio.ensure_future(send({"type": "websocket.send", "bytes": bytes(66_000)}))
+    await asyncio.sleep(0)
+    with open(text(scope, "fifo")) as fifo:
+        fifo.read()
+    try:
+        await sending
+    except OSError as error:
+        tell(scope, f"send raised {type(error).__name__}")
+    else:
+        tell(scope, "send returned")
+    await until_disconnect(scope, receive)
+
+
 async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Take everything in; answer "end" with what there was: messages, size, digest."""
     await send({"type": "websocket.accept"})
@@ -190,10 +221,10 @@ async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def hold(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Read nothing until somebody asks for /release; then count."""
+    """Read nothing until somebody asks for /release with this tag; then count."""
     await send({"type": "websocket.accept"})
     tell(scope, "holding")
-    await released().wait()
+    await _released(scope).wait()
 
     async def accepted(event: dict[str, Any]) -> None:
         if event["type"] != "websocket.accept":
@@ -246,6 +277,7 @@ ROUTES = {
     "/return": return_late,
     "/raise": raise_late,
     "/send-late": send_late,
+    "/send-and-block": send_and_block,
     "/count": count,
     "/hold": hold,
     "/deaf": deaf,

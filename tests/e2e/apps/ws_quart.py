@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from plain import say
 from quart import Quart, abort, jsonify, websocket
+
+if TYPE_CHECKING:
+    from quart.typing import ResponseReturnValue
 
 app = Quart(__name__)
 
@@ -38,7 +42,7 @@ async def deny() -> None:
 
 
 @app.websocket("/deny-response")
-async def deny_response() -> tuple[object, int, dict[str, str]]:
+async def deny_response() -> ResponseReturnValue:
     return jsonify(error="who are you?"), 401, {"www-authenticate": "Bearer"}
 
 

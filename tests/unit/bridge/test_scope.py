@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.frames import HANDSHAKE
 
 from omnicorn.bridge.http import EXTENSIONS
+from omnicorn.security.trust import TrustedPeers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,3 +175,115 @@ def test_state_and_root_path_come_from_the_service(serve: Callable[..., Any]) ->
     )
     assert scope["state"] == {"db": 1}
     assert scope["state"] is not served.service.state
+
+
+# ---------------------------------------------------------------- websocket
+
+
+def test_a_websockets_scope_is_what_the_specification_lists_and_nothing_else(
+    scope_of: ScopeOf,
+) -> None:
+    """ASGI WebSocket spec 2.5, connection scope."""
+    scope = scope_of(get("/a%20b?x=%20&y", *HANDSHAKE, "Sec-WebSocket-Protocol: chat, v2"))
+
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": "/a b",
+        "raw_path": b"/a%20b",
+        "query_string": b"x=%20&y",
+        "root_path": "",
+        "headers": [
+            (b"host", b"example.org"),
+            (b"upgrade", b"websocket"),
+            (b"connection", b"Upgrade"),
+            (b"sec-websocket-version", b"13"),
+            (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+            (b"sec-websocket-protocol", b"chat, v2"),
+        ],
+        "client": ("192.0.2.1", 50000),
+        "server": ("192.0.2.80", 80),
+        "extensions": {"websocket.http.response": {}},
+        "subprotocols": ["chat", "v2"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "subprotocols"),
+    [
+        ((), []),
+        (("sec-websocket-protocol: a",), ["a"]),
+        (("sec-websocket-protocol: b,a , c",), ["b", "a", "c"]),
+        (("sec-websocket-protocol: b", "sec-websocket-protocol: a"), ["b", "a"]),
+        (("sec-websocket-protocol: , a,,",), ["a"]),
+    ],
+)
+def test_subprotocols_are_all_that_were_offered_in_their_order(
+    scope_of: ScopeOf, fields: tuple[str, ...], subprotocols: list[str]
+) -> None:
+    assert scope_of(get("/", *HANDSHAKE, *fields))["subprotocols"] == subprotocols
+
+
+@pytest.mark.parametrize(
+    ("said", "http", "websocket"),
+    [("http", "http", "ws"), ("https", "https", "wss"), ("ws", "ws", "ws"), ("wss", "wss", "wss")],
+)
+def test_a_websockets_scheme_follows_the_proxys(
+    scope_of: ScopeOf, said: str, http: str, websocket: str
+) -> None:
+    field = f"x-forwarded-proto: {said}"
+    trusted = TrustedPeers(("192.0.2.1",))
+
+    scope = scope_of(get("/", field, *HANDSHAKE), trusted=trusted)
+    assert (scope["type"], scope["scheme"]) == ("websocket", websocket)
+
+
+def test_a_websockets_client_is_the_one_the_proxy_names(scope_of: ScopeOf) -> None:
+    trusted = TrustedPeers(("192.0.2.1",))
+    scope = scope_of(get("/", "x-forwarded-for: 203.0.113.7", *HANDSHAKE), trusted=trusted)
+
+    assert scope["client"][0] == "203.0.113.7"
+
+
+def test_state_and_root_path_are_a_websockets_too(scope_of: ScopeOf) -> None:
+    state = {"db": 1}
+    scope = scope_of(get("/a", *HANDSHAKE), state=state, root_path="/api")
+
+    assert (scope["path"], scope["raw_path"], scope["root_path"]) == (
+        "/api/a",
+        b"/api/a",
+        "/api",
+    )
+    assert scope["state"] == state and scope["state"] is not state
+    assert "state" not in scope_of(get("/a", *HANDSHAKE))
+
+
+def test_the_same_bytes_may_be_a_websocket_here_and_a_request_there(serve: Any) -> None:
+    """What equal requests have in common is remembered, whatever they became."""
+    served = serve()
+    kinds = []
+    for upgrades in (True, True, True, False, False, True):
+        served.service.upgrades = upgrades
+        served.peer = served.connect()
+        served.send(get("/same", *HANDSHAKE))
+        scope = served.exchange.scope
+        kinds.append((scope["type"], scope["scheme"], "method" in scope, "subprotocols" in scope))
+
+    websocket, http = ("websocket", "ws", False, True), ("http", "http", True, False)
+    assert kinds == [websocket, websocket, websocket, http, http, websocket]
+
+
+def test_middleware_may_change_a_websockets_scope_without_touching_the_next(
+    scope_of: ScopeOf,
+) -> None:
+    request = get("/", *HANDSHAKE, "sec-websocket-protocol: a")
+    scopes = [scope_of(request) for _ in range(2)]
+    scopes[0]["headers"].append((b"x", b"y"))
+    scopes[0]["subprotocols"].append("b")
+    scopes[0]["extensions"]["mine"] = {}
+    scopes[0]["asgi"]["version"] = "4.0"
+
+    assert scopes[1] == scope_of(request)
+    assert scopes[1]["subprotocols"] == ["a"]

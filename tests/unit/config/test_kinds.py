@@ -45,6 +45,9 @@ CHOICE = Choice("auto", "on", "off")
         (Seconds(), "500ms", 0.5),
         (Seconds(), "2m", 120.0),
         (Seconds(), "1.5h", 5400.0),
+        (Seconds(off=True), "0", 0.0),
+        (Seconds(off=True), "0s", 0.0),
+        (Seconds(off=True), "0.5", 0.5),
         (Permissions(), "660", 0o660),
         (Permissions(), "0660", 0o660),
         (Permissions(), "0o660", 0o660),
@@ -100,6 +103,11 @@ def test_text_is_read_as_the_value_it_means(kind: Kind, text: str, value: object
         (Seconds(), "m"),
         (Seconds(), "1.2.3"),
         (Seconds(), "9999h"),
+        (Seconds(off=True), "-1"),
+        (Seconds(off=True), "nan"),
+        (Seconds(off=True), "inf"),
+        (Seconds(off=True), "off"),
+        (Seconds(off=True), "9999h"),
         (Permissions(), "888"),
         (Permissions(), "1777"),
         (Permissions(), "-1"),
@@ -140,6 +148,11 @@ def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
         (Seconds(), True),
         (Seconds(), float("nan")),
         (Seconds(), float("inf")),
+        (Seconds(), 0),
+        (Seconds(off=True), "0"),
+        (Seconds(off=True), False),
+        (Seconds(off=True), -0.1),
+        (Seconds(off=True), float("nan")),
         (Permissions(), "660"),
         (Permissions(), True),
         (Permissions(), 660),
@@ -155,6 +168,11 @@ def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
 def test_a_typed_value_of_the_wrong_type_is_refused(kind: Kind, value: object) -> None:
     with pytest.raises(ValueError):
         kind.check(value)
+
+
+def test_a_time_says_whether_0_is_one() -> None:
+    assert Seconds(off=True).accepts.startswith("a time from 0 (off) up to a year, in seconds")
+    assert Seconds().accepts.startswith("a time above 0 and up to a year, in seconds")
 
 
 @pytest.mark.parametrize("char", ["\r", "\n", "\0", "\x1f", "\x7f", "\u20ac"])
@@ -202,6 +220,7 @@ def test_a_network_with_host_bits_is_told_so() -> None:
         (Seconds(), 15.0),
         (Seconds(), 0.001),
         (Seconds(), 31536000.0),
+        (Seconds(off=True), 0.0),
         (Permissions(), 0o60),
         (kinds.BIND, (":80", "unix:/a")),
         (kinds.HEADERS, (("a", "1"), ("b", '"'))),

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from omnicorn.config import Bind, Config
+from omnicorn.config.kinds import Seconds
 from omnicorn.config.options import OPTIONS
 from omnicorn.errors import ConfigError
 
@@ -68,6 +69,15 @@ def test_no_two_options_share_a_flag_or_a_variable() -> None:
         ("limit_request_body", 0),
         ("limit_concurrency", 0),
         ("bind", ("8000",)),
+        ("ws", "wsproto"),
+        ("ws", None),
+        ("ws_max_size", 0),
+        ("ws_max_queue", 0),
+        ("ws_max_queue", 1.5),
+        ("ws_ping_interval", -1),
+        ("ws_ping_interval", None),
+        ("ws_ping_timeout", float("inf")),
+        ("ws_per_message_deflate", 1),
         ("headers", ("x",)),
         ("forwarded_allow_ips", ("nonsense",)),
     ],
@@ -92,6 +102,38 @@ def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(AttributeError, match="never changes"):
         del config.port
     assert config.port == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("ws", "none", "none"),  # a choice, not the absence of one
+        ("ws", "AUTO", "auto"),
+        ("ws_max_size", "1M", 1 << 20),
+        ("ws_max_queue", "1", 1),
+        ("ws_ping_interval", "0", 0.0),
+        ("ws_ping_interval", "500ms", 0.5),
+        ("ws_ping_timeout", "0", 0.0),
+        ("ws_per_message_deflate", "off", False),
+    ],
+)
+def test_the_options_of_websockets_are_read(name: str, text: str, value: object) -> None:
+    row = OPTIONS[name]
+    assert row.parse(text, "x") == value
+    assert row.flags == ("--" + name.replace("_", "-"),)
+    assert row.env == ("OMNICORN_" + name.upper(),)
+    assert getattr(Config(**{name: value}), name) == value
+
+
+def test_0_is_a_time_where_it_means_never_and_nowhere_else() -> None:
+    off = {name for name in OPTIONS if name.startswith("ws_ping_")}
+    for name, row in OPTIONS.items():
+        if isinstance(row.kind, Seconds):
+            if name in off:
+                assert row.check(0) == 0.0
+            else:
+                with pytest.raises(ConfigError):
+                    row.check(0)
 
 
 def test_replace_makes_a_checked_copy() -> None:

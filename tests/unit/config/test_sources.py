@@ -90,6 +90,22 @@ def test_a_switch_turned_off_by_a_flag_wins_over_the_environment(tmp_path: Path)
 # Forms of address -----------------------------------------------------------------------
 
 
+def test_the_options_of_websockets_come_from_every_source(tmp_path: Path) -> None:
+    write(tmp_path, "ws_max_size = '1M'\nws_max_queue = 8\nws_per_message_deflate = false\n")
+    loaded = merge(
+        tmp_path,
+        ("ws", "--ws", "none"),
+        ("ws_max_queue", "--ws-max-queue", "4"),
+        OMNICORN_WS_PING_INTERVAL="0",
+        OMNICORN_WS_PING_TIMEOUT="1m",
+    )
+    config = loaded.config
+    assert (config.ws, config.ws_max_size, config.ws_max_queue) == ("none", 1 << 20, 4)
+    assert (config.ws_ping_interval, config.ws_ping_timeout) == (0.0, 60.0)
+    assert config.ws_per_message_deflate is False
+    assert loaded.sources["ws_max_queue"] == "--ws-max-queue"
+
+
 def test_a_port_flag_replaces_the_binds_of_the_file(tmp_path: Path) -> None:
     write(tmp_path, 'bind = ["unix:/a"]\n')
     loaded = merge(tmp_path, ("port", "--port", "9"))

@@ -17,6 +17,17 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.frames import (
+    ACCEPT,
+    BINARY,
+    HANDSHAKE,
+    PING,
+    SWITCHED,
+    closed,
+    frame,
+    frames,
+    text,
+)
 
 import omnicorn.runtime.server as server_module
 from omnicorn.config import Config
@@ -1067,6 +1078,139 @@ def test_server_date_and_further_headers_are_sent_as_configured(
     answer = memory(headers=(("X-Frame", "d\xe9ny"), ("x-two", "2"))).ask(request())
     assert b"\r\nx-frame: d\xe9ny\r\n" in answer
     assert b"\r\nx-two: 2\r\n" in answer
+
+
+class Room(Memory):
+    """Its application accepts WebSockets and takes messages when it is told to."""
+
+    def __init__(self, **options: Any) -> None:
+        self.took: list[dict[str, Any]] = []
+        super().__init__(**options)
+        self.hold = self.loop.create_future()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+            return
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.send", "text": "x" * 1000})
+        await self.hold
+        while self.took == [] or self.took[-1]["type"] == "websocket.receive":
+            self.took.append(await receive())
+
+    def enter(self, *fields: str) -> Peer:
+        """A peer whose WebSocket is open; it has got the greeting."""
+        peer = self.connect()
+        peer.send(request("/ws", *HANDSHAKE, *fields))
+        self.loop.run_until_idle()
+        assert peer.take().startswith(SWITCHED)
+        return peer
+
+    def say(self, peer: Peer, data: bytes) -> list[tuple[int, bytes]]:
+        peer.send(data)
+        self.loop.run_until_idle()
+        return frames(peer.take())
+
+
+@pytest.fixture
+def room() -> Iterator[Callable[..., Room]]:
+    made: list[Room] = []
+
+    def make(**options: Any) -> Room:
+        made.append(Room(**options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.service.cancel()
+        each.loop.run_until_idle()
+
+
+def test_websockets_can_be_off(room: Callable[..., Room]) -> None:
+    for options, kind, status in (({}, "websocket", 101), ({"ws": "none"}, "http", 200)):
+        served = room(**options)
+        assert status_of(served.ask(request("/ws", *HANDSHAKE))) == status
+        assert [scope["type"] for scope in served.scopes] == [kind]
+
+
+def test_messages_are_as_large_as_configured(room: Callable[..., Room]) -> None:
+    small = room(ws_max_size=10)
+    assert small.say(small.enter(), frame(BINARY, b"x" * 10)) == []
+    ((opcode, content),) = small.say(small.enter(), frame(BINARY, b"x" * 11))
+    assert (opcode, content[:2]) == (8, (1009).to_bytes(2, "big"))
+    assert b"limit 10" in content
+
+    assert room().say(room().enter(), frame(BINARY, b"x" * 11)) == []
+
+
+def test_as_many_messages_wait_as_configured(room: Callable[..., Room]) -> None:
+    for options, most in (({"ws_max_queue": 3}, 3), ({}, 32)):
+        served = room(**options)
+        peer = served.enter()
+        served.say(peer, text("a") * (most - 1))
+        assert peer.transport.is_reading
+        served.say(peer, text("last"))
+        assert not peer.transport.is_reading
+
+
+def test_pings_go_out_and_are_awaited_as_configured(room: Callable[..., Room]) -> None:
+    def after(seconds: float, **options: Any) -> list[tuple[int, bytes]]:
+        served = room(**options)
+        peer = served.enter()
+        served.loop.advance(seconds)
+        return frames(peer.take())
+
+    ping = (PING, b"omnicorn")
+    late = closed(1011, "the peer does not answer pings")
+    assert after(19.9) == []
+    assert after(20.5) == [ping]
+    assert after(39.9) == [ping]
+    assert after(41.0) == [ping, *late]
+    assert after(3.0, ws_ping_interval=2.5) == [ping]
+    assert after(6.0, ws_ping_interval=2.5, ws_ping_timeout=3.0) == [ping, *late]
+    assert after(41.0, ws_ping_timeout=0) == [ping, ping]
+    assert after(1000.0, ws_ping_interval=0) == []
+
+
+def test_messages_are_compressed_where_that_is_on(room: Callable[..., Room]) -> None:
+    offer = "sec-websocket-extensions: permessage-deflate"
+    for options, compresses in (({}, True), ({"ws_per_message_deflate": False}, False)):
+        served = room(**options)
+        answer = served.ask(request("/ws", *HANDSHAKE, offer))
+        head, _, wire = answer.partition(b"\r\n\r\n")
+        assert (b"permessage-deflate" in head) is compresses
+        assert (len(wire) < 100) is compresses
+
+
+def test_a_websocket_is_closed_with_1012_when_the_server_stops() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send(ACCEPT)
+        began.set()
+        seen.append(await receive())
+
+    seen: list[dict[str, Any]] = []
+    began = asyncio.Event()
+
+    async def main() -> None:
+        server = Server(app, quiet(lifespan="off"))
+        await server.start()
+        async with client_of(server) as client:
+            client.writer.write(request("/ws", *HANDSHAKE))
+            await began.wait()
+            stopping = asyncio.ensure_future(server.stop())
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert await client.reader.readexactly(4) == b"\x88\x02\x03\xf4"
+            client.writer.write(frame(8, b"\x03\xf4"))
+            assert await client.closed()
+            await stopping
+
+    run(main())
+    assert seen == [{"type": "websocket.disconnect", "code": 1012, "reason": ""}]
 
 
 # ------------------------------------------------------------------------------------- loading

@@ -260,6 +260,7 @@ class Http1Engine(Generic[Owner]):
         self.remote = CLOSED
         self.local = L_CLOSED
         self._handler = None
+        self._owner = None  # type: ignore[assignment]  # it holds this engine
         return rest
 
     def proceed(self) -> None:

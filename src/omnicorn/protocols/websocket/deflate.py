@@ -32,14 +32,13 @@ _LEVEL = 5
 _MEMORY = 5
 _TAIL = b"\x00\x00\xff\xff"
 _PADDING = (_TAIL, b"\x00" + _TAIL)
+_PADDED = (b"", b"\x00")  # as far as it has come in a frame that is not the last
 
 SMALL = 128
 """Bytes below which a message is sent as it is: deflating it would cost more than it saves."""
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_match_parameter = re.compile(
-    rf'[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:"({_TOKEN})"|({_TOKEN})))?[ \t]*'
-)
+_quoted = re.compile(r'(?<==)"((?:[^"\\]|\\.)*)"')
+_match_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
 
 class Agreement(NamedTuple):
@@ -62,6 +61,9 @@ class Agreement(NamedTuple):
 
 def negotiate(offers: str) -> Agreement | None:
     """Agree to one of the offers in a ``Sec-WebSocket-Extensions`` field; None to none."""
+    # A quoted value (RFC 9110 §5.6.4) means the same as without its quotes; one that needs
+    # them is none of ours.
+    offers = _quoted.sub(lambda match: match[1] if _match_token(match[1]) else "(", offers)
     for offer in offers.split(","):
         name, *parameters = offer.split(";")
         if name.strip(" \t").lower() == "permessage-deflate":
@@ -74,13 +76,12 @@ def negotiate(offers: str) -> Agreement | None:
 def _agree(parameters: list[str]) -> Agreement | None:
     offered: dict[str, str] = {}
     for parameter in parameters:
-        match = _match_parameter.fullmatch(parameter)
-        if match is None:
+        name, equals, value = parameter.partition("=")
+        name = name.strip(" \t").lower()
+        value = value.strip(" \t")
+        if name in offered or not _match_token(name) or (equals and not _match_token(value)):
             return None
-        name = match[1].lower()
-        if name in offered:
-            return None
-        offered[name] = match[2] or match[3] or ""
+        offered[name] = value
     server_bits = WINDOW
     client_bits = 15
     answer = "permessage-deflate"
@@ -110,12 +111,13 @@ _BITS = frozenset(map(str, range(8, 16)))
 class Deflate:
     """Compression of one socket, both ways."""
 
-    __slots__ = ("_agreement", "_deflater", "_inflater")
+    __slots__ = ("_agreement", "_behind", "_deflater", "_inflater")
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
         self._deflater: Any = None
         self._inflater: Any = None
+        self._behind = b""  # what a message holds behind the end of its stream
 
     def compress(self, content: bytes) -> bytes:
         """The content of one message, compressed (RFC 7692 §7.2.1)."""
@@ -145,19 +147,27 @@ class Deflate:
             inflater = self._inflater = zlib.decompressobj(-max(9, self._agreement.client_bits))
         if last:
             content += _TAIL
-        try:
-            out: bytes = inflater.decompress(content, limit + 1)
-        except zlib.error:
-            raise WebSocketError("the compressed content is broken", INVALID_DATA) from None
-        if len(out) > limit or inflater.unconsumed_tail:
-            raise WebSocketError(f"the message is too big once inflated (limit {limit})", TOO_BIG)
+        if inflater.eof:
+            out = b""
+            self._behind += content
+        else:
+            try:
+                out = inflater.decompress(content, limit + 1)
+            except zlib.error:
+                raise WebSocketError("the compressed content is broken", INVALID_DATA) from None
+            if len(out) > limit:
+                raise WebSocketError(
+                    f"the message is too big once inflated (limit {limit})", TOO_BIG
+                )
+            self._behind = inflater.unused_data
         if inflater.eof:
             # RFC 7692 §7.2.3.4: a message may end its stream, and then nothing but padding
             # follows. (To go on with a stream of any length behind it, again and again, is
             # work that a client could make out of two bytes.)
-            if not last or inflater.unused_data not in _PADDING:
+            if self._behind not in (_PADDING if last else _PADDED):
                 raise WebSocketError("the compressed content goes on after its end", INVALID_DATA)
-            self._inflater = None
+            if last:
+                self._inflater = None
         elif last and self._agreement.client_forgets:
             self._inflater = None
         return out

@@ -20,6 +20,8 @@ Rules of this file:
 4. Pings are answered here. While the peer does not read, only the last one (§5.5.3), so
    that it cannot fill our memory with pongs.
 5. `receive` never raises. A broken rule ends in a close frame with its code; `error` says why.
+   What came before the rule was broken is answered first: while messages wait for the
+   application, the failure waits too, as a pause (`failure`) that `resume` ends.
 """
 
 from __future__ import annotations
@@ -70,6 +72,10 @@ class SocketOwner(Protocol):
     def on_full(self) -> None:
         """More than `HIGH_WATER` bytes of output wait: flush now."""
 
+    def on_failing(self) -> None:
+        """The peer broke a rule, and will be told when the application has caught up: see that
+        this does not take for ever."""
+
     def on_pong(self, content: bytes) -> None:
         """The peer sent a pong."""
 
@@ -94,8 +100,9 @@ class WebSocketEngine(Generic[Owner]):
         state: OPEN, CLOSING or CLOSED.
         paused: The handler has enough; no bytes of the peer are wanted.
         blocked: The peer does not read; set by the connection.
-        pending: Bytes that `take` will give.
-        error: The rule the peer broke.
+        pending: About how many bytes `take` will give.
+        failure: The rule the peer broke behind messages that still wait.
+        error: The rule the peer broke, once it has been told.
     """
 
     __slots__ = (
@@ -116,10 +123,10 @@ class WebSocketEngine(Generic[Owner]):
         "_owner",
         "_pong",
         "_position",
-        "_receiving",
         "_unmask",
         "blocked",
         "error",
+        "failure",
         "paused",
         "pending",
         "state",
@@ -139,7 +146,6 @@ class WebSocketEngine(Generic[Owner]):
         self._deflate = deflate
         self._on_output = on_output
         self._unmask = masking.fastest()
-        self._receiving = False
         self._buffer = b""
         self._position = 0  # in `_buffer`, of what is not parsed yet
         # The message that has begun and not ended:
@@ -158,6 +164,7 @@ class WebSocketEngine(Generic[Owner]):
         self.state = OPEN
         self.paused = False
         self.blocked = False
+        self.failure: WebSocketError | None = None
         self.error: WebSocketError | None = None
 
     # ------------------------------------------------------------------ from the peer
@@ -170,8 +177,9 @@ class WebSocketEngine(Generic[Owner]):
             data = self._buffer[self._position :] + data
             self._buffer = b""
         if self.paused:
-            self._buffer = data
-            self._position = 0
+            if self.failure is None:
+                self._buffer = data
+                self._position = 0
         else:
             self._parse(data, 0)
 
@@ -180,24 +188,25 @@ class WebSocketEngine(Generic[Owner]):
         if not self.paused:
             return
         self.paused = False
+        if self.failure is not None:
+            self._fail(self.failure)
+            return
         data, self._buffer = self._buffer, b""
-        if data and not self._receiving and self.state != CLOSED:
+        if data:
             self._parse(data, self._position)
-        if not self.paused:
+        if not self.paused and self.state != CLOSED:
             self._owner.on_readable(True)
 
     def connection_lost(self) -> None:
         """The connection is gone; no upcall follows."""
-        self.state = CLOSED
-        self._buffer = b""
+        self.stop()
         # They hold this engine: cycles that only the garbage collector would find.
         self._owner = self._handler = None  # type: ignore[assignment]
 
     def _parse(self, data: bytes, position: int) -> None:
         size = len(data)
-        self._receiving = True
         try:
-            while not self.paused:
+            while self.state != CLOSED and not self.paused:
                 if self._left:
                     position = self._take(data, position, size)
                     if position == size:
@@ -222,12 +231,19 @@ class WebSocketEngine(Generic[Owner]):
                     continue
                 began = position
                 position = self._read_head(data, position, size)
-                if position == began or self.state == CLOSED:
+                if position == began:
                     break
         except WebSocketError as error:
-            self._fail(error)
-        finally:
-            self._receiving = False
+            # Without frames, which would hold this engine.
+            error.__context__ = None
+            self.failure = error.with_traceback(None)
+            if self.state == OPEN and self._handler.is_behind:
+                self.paused = True
+                self._owner.on_readable(False)
+                self._owner.on_failing()
+            else:
+                self._fail(error)
+            return
         if self.state == CLOSED:
             return
         if self.paused:
@@ -271,7 +287,9 @@ class WebSocketEngine(Generic[Owner]):
                 raise WebSocketError("a frame's length has its highest bit set")
         if opcode < CLOSE:
             room = self._max_size
-            if self._message is not None and not self._compressed:
+            if first & RSV1 or (self._message is not None and self._compressed):
+                room += room // 8 + 64  # what cannot be deflated gets longer by it
+            elif self._message is not None:
                 room -= len(self._message)
             if length > room:
                 raise WebSocketError(f"the message is too big (limit {self._max_size})", TOO_BIG)
@@ -320,7 +338,6 @@ class WebSocketEngine(Generic[Owner]):
             self._opcode = opcode
             self._compressed = bool(first & RSV1)
             self._message = bytearray()
-            self._decoder = None
 
     def _take(self, data: bytes, position: int, size: int) -> int:
         """Take content of a frame that did not come in one piece."""
@@ -332,7 +349,7 @@ class WebSocketEngine(Generic[Owner]):
             turn = len(piece) % 4
             self._key = self._key[turn:] + self._key[:turn]
             if self._left:
-                self._collect(plain, False)
+                self._collect(plain)
             else:
                 self._content(plain)
             return end
@@ -354,24 +371,22 @@ class WebSocketEngine(Generic[Owner]):
             assert self._deflate is not None
             plain = self._deflate.inflate(plain, self._max_size - len(message), last)
         if not last:
-            self._collect(plain, False)
+            self._collect(plain)
             return
         if message:
-            self._collect(plain, True)
+            message += plain
             plain = bytes(message)
-        elif self._decoder is not None:  # text that began with empty frames, or in mid-character
-            self._collect(plain, True)
         self._message = self._decoder = None
         self._deliver(self._opcode, plain)
 
-    def _collect(self, plain: bytes, last: bool) -> None:
+    def _collect(self, plain: bytes) -> None:
         """Add to the message, and see that text can still become text (RFC 6455 §8.1)."""
         assert self._message is not None
         if self._opcode == TEXT:
             if self._decoder is None:
                 self._decoder = _new_decoder()
             try:
-                self._decoder.decode(plain, last)
+                self._decoder.decode(plain)
             except UnicodeDecodeError:
                 raise _not_text() from None
         self._message += plain
@@ -383,7 +398,7 @@ class WebSocketEngine(Generic[Owner]):
                 message = content.decode()
             except UnicodeDecodeError:
                 raise _not_text() from None
-        if self.state == OPEN and self._handler.on_message(message):
+        if self.state == OPEN and self._handler.on_message(message) and self.state == OPEN:
             self.paused = True
 
     def _control(self, opcode: int, content: bytes) -> None:
@@ -394,6 +409,8 @@ class WebSocketEngine(Generic[Owner]):
                 self._pong = content
             else:
                 self._send(FIN | PONG, content)
+                if self.pending > HIGH_WATER:
+                    self._owner.on_full()
         elif opcode == PONG:
             self._owner.on_pong(content)
         else:
@@ -404,15 +421,13 @@ class WebSocketEngine(Generic[Owner]):
 
     def _fail(self, error: WebSocketError) -> None:
         """RFC 6455 §7.1.7: say why, and listen no more."""
-        self.error = error.with_traceback(None)  # whose frames would hold this engine
+        self.error = error
         if self.state == OPEN:
             self._send(FIN | CLOSE, close_content(error.code, error.reason))
         self._close(error.code, error.reason)
 
     def _close(self, code: int, reason: str) -> None:
-        self.state = CLOSED
-        self._buffer = b""
-        self._message = self._frame = None
+        self.stop()
         self._owner.on_closed(code, reason)
 
     # ------------------------------------------------------------------ to the peer
@@ -462,6 +477,14 @@ class WebSocketEngine(Generic[Owner]):
             self.state = CLOSING
             if self.paused:
                 self.resume()  # what still comes is dropped, up to the peer's close frame
+
+    def stop(self) -> None:
+        """The peer has gone: nothing more is heard or said."""
+        self.state = CLOSED
+        self.paused = False
+        self.failure = None
+        self._buffer = b""
+        self._message = self._frame = None
 
     def unblock(self) -> None:
         """The peer reads again."""

@@ -61,7 +61,10 @@ def close_content(code: int, reason: str) -> bytes:
         raise LocalProtocolError(
             f"{code} cannot be sent: a closing code is 1000 to 1003, 1007 to 1014, or 3000 to 4999"
         )
-    text = reason.encode()
+    try:
+        text = reason.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise LocalProtocolError(f"the closing reason must be text: {reason!r:.80}") from None
     if len(text) > MAX_CONTROL - 2:
         raise LocalProtocolError(
             f"the closing reason takes {len(text)} bytes, and 123 fit into a close frame"

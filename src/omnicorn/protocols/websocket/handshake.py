@@ -65,7 +65,13 @@ def parse_offer(head: RequestHead, keyed: bool, deflate: bool) -> Offer:
         raise HandshakeRefused("a request for a WebSocket has no content")
     if _only(head, b"sec-websocket-version") != b"13":
         raise HandshakeRefused(
-            "the WebSocket version spoken here is 13", 426, [(b"sec-websocket-version", b"13")]
+            "the WebSocket version spoken here is 13",
+            426,
+            [
+                (b"sec-websocket-version", b"13"),
+                (b"upgrade", b"websocket"),  # RFC 9110 §15.5.22
+                (b"connection", b"upgrade"),
+            ],
         )
     key = _only(head, b"sec-websocket-key") if keyed else b""
     if keyed and _match_key(key) is None:

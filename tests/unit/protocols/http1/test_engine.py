@@ -486,6 +486,73 @@ def test_a_switch_needs_an_unanswered_request(connect: Any) -> None:
         recorder.engine.switch_protocols(b"websocket", [])
 
 
+def test_a_switch_says_what_is_spoken_and_adds_fields_and_the_defaults(connect: Any) -> None:
+    defaults = DefaultFields(b"omnicorn", False, [(b"x-frame", b"deny")], lambda: 0.0)
+    recorder = connect(defaults=defaults).feed(UPGRADE)
+    recorder.engine.switch_protocols(b"chat", [(b"X-One", b"1"), (b"x-one", b"2")])
+    assert recorder.taken() == (
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: chat\r\n"
+        b"X-One: 1\r\nx-one: 2\r\nserver: omnicorn\r\nx-frame: deny\r\n\r\n"
+    )
+
+
+def test_a_switch_leaves_out_the_default_that_is_given(connect: Any) -> None:
+    defaults = DefaultFields(b"omnicorn", True, [], lambda: 0.0)
+    recorder = connect(defaults=defaults).feed(UPGRADE)
+    recorder.engine.switch_protocols(b"chat", [(b"Server", b"mine"), (b"date", b"today")])
+    assert recorder.taken().endswith(b"upgrade: chat\r\nServer: mine\r\ndate: today\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        (b"content-length", b"1"),
+        (b"Connection", b"close"),
+        (b"a b", b"c"),
+        (b"a", b"b\r\n"),
+        ("a",),
+    ],
+)
+def test_a_switch_with_a_field_that_cannot_be_sent_may_be_tried_again(
+    connect: Any, field: Any
+) -> None:
+    recorder = connect().feed(UPGRADE + b"\x81\x00")
+    with pytest.raises(LocalProtocolError):
+        recorder.engine.switch_protocols(b"websocket", [(b"x", b"y"), field])
+    assert recorder.taken() == b""
+    assert recorder.engine.switch_protocols(b"websocket", []) == b"\x81\x00"
+
+
+def test_a_switch_comes_once_and_nothing_after_it(connect: Any) -> None:
+    recorder = connect().feed(UPGRADE)
+    engine = recorder.engine
+    engine.switch_protocols(b"websocket", [])
+    recorder.taken()
+    calls = list(recorder.calls)
+    for verb in (
+        lambda: engine.switch_protocols(b"websocket", []),
+        lambda: engine.send_head(200, []),
+        lambda: engine.send_data(b"x", True),
+        lambda: engine.send_informational(103, []),
+    ):
+        with pytest.raises(LocalProtocolError):
+            verb()
+    recorder.feed(UPGRADE, b"x" * (HIGH_WATER + 1)).eof()
+    engine.reset()
+    engine.stop()
+    assert recorder.calls == calls
+    assert recorder.taken() == b""
+    assert not engine.is_responding and not engine.is_complete
+
+
+def test_after_a_switch_the_loss_of_the_connection_is_not_the_handlers(connect: Any) -> None:
+    """It has another connection by then, which tells it."""
+    recorder = connect().feed(UPGRADE)
+    recorder.engine.switch_protocols(b"websocket", [])
+    recorder.engine.connection_lost()
+    assert recorder.last.resets == []
+
+
 def test_an_offer_that_is_declined_is_an_ordinary_request(connect: Any) -> None:
     recorder = connect(LATER).feed(UPGRADE + GET)
     assert recorder.taken().count(b" 200 ") == 2

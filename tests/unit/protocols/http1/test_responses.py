@@ -303,6 +303,23 @@ def test_trailers_that_are_no_pairs_of_bytes_are_explained(headers: Any) -> None
         ResponseEncoder().encode_fields(headers)
 
 
+@pytest.mark.parametrize(
+    ("headers", "own"),
+    [
+        ([], 0),
+        ([(b"x", b"server"), (b"servers", b"x")], 0),
+        ([(b"server", b"x")], HAS_SERVER),
+        ([(b"x", b"y"), (b"DATE", b"x")], HAS_DATE),
+        ([(b"Server", b"x"), (b"date", b"y"), (b"server", b"z")], HAS_SERVER | HAS_DATE),
+    ],
+)
+def test_own_fields_are_found_as_an_encoded_head_finds_them(
+    headers: list[tuple[bytes, bytes]], own: int
+) -> None:
+    encoder = ResponseEncoder()
+    assert encoder.own_fields(headers) == encoder.encode((200, *headers)).own == own
+
+
 # ---------------------------------------------------------------- everything at once
 
 anything = st.one_of(

@@ -86,7 +86,9 @@ def test_no_status_is_an_empty_close_frame() -> None:
     assert frames.parse_close(b"") == (1005, "")
 
 
-@pytest.mark.parametrize("code", [-1, 0, 1, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65536, 1 << 40])
+@pytest.mark.parametrize(
+    "code", [-1, 0, 1, 999, 1004, 1006, 1015, 1016, 2999, 5000, 65536, 1 << 40]
+)
 def test_a_code_that_cannot_be_sent_is_our_callers_mistake(code: int) -> None:
     with pytest.raises(LocalProtocolError, match=f"^{code} cannot be sent"):
         frames.close_content(code, "")
@@ -106,7 +108,7 @@ def test_the_longest_reason_takes_123_bytes(reason: str) -> None:
 def test_a_close_frame_of_one_byte_is_broken() -> None:
     """RFC 6455 §5.5.1: the first two bytes are the code."""
     for byte in range(256):
-        with pytest.raises(WebSocketError) as caught:
+        with pytest.raises(WebSocketError, match="holds one byte") as caught:
             frames.parse_close(bytes([byte]))
         assert caught.value.code == 1002
 
