@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 
 
 class LoadError(Exception):
-    """wrk could not be run, or said something that is not a report."""
+    """There was no load worth a number: wrk would not run or report, or a WebSocket broke."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk reported: `seconds` it ran, `p99_ms` latency, and counts of what went wrong."""
+    """What a client saw: `seconds` it ran, `p99_ms` latency, and counts of what went wrong.
+
+    `requests` are those that were answered, and messages or deliveries in WebSocket cases.
+    """
 
     requests: int
     seconds: float

@@ -132,6 +132,10 @@ class Loop(Protocol):
         """Seconds of a clock that never goes back."""
 
     @property
+    def gathers_writes(self) -> bool:
+        """Transports gather what is written within one iteration, and send it at its end."""
+
+    @property
     def call_soon(self) -> Callable[[Callable[[], object]], object]: ...
 
     @property

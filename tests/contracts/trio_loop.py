@@ -74,6 +74,7 @@ class TrioLoop:
     """The `Loop` port; its tasks live in *nursery*, and `run` must be one of them."""
 
     sendfile = None
+    gathers_writes = False
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery

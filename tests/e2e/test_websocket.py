@@ -882,6 +882,7 @@ def test_a_send_does_not_raise_after_its_message_has_been_read(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with connect(server, f"/send-and-block?fifo={fifo}") as client:
+        assert client.message() == (TEXT, b"first")
         assert client.message() == (BINARY, bytes(66_000))
         client.send(closing(4100, "seen"))
         fifo.write_text("go on")  # the server finds both at once: it may go on, and the Close

@@ -250,6 +250,7 @@ class WebSocketCycle(Cycle):
         subprotocol = event.get("subprotocol")
         headers = event.get("headers") or ()
         self._carrier, self._socket = self._carrier.accept(self, subprotocol, headers)
+        self._stream = None  # type: ignore[assignment]  # its engine's part is over
         if self._phase == START:  # else the first bytes behind the handshake ended it
             self._phase = OPEN
 

@@ -33,7 +33,7 @@ from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
 from omnicorn.security.trust import resolve_fields
-from omnicorn.transports.sockets import local_address, peer_address, reset_on_close
+from omnicorn.transports.sockets import local_address, peer_address, peer_name, reset_on_close
 
 if TYPE_CHECKING:
     from omnicorn.bridge.cycle import Cycle
@@ -448,7 +448,7 @@ class Connection:
                 service.refusals(
                     service.now(),
                     "%s - refused with %d: %s",
-                    _peer(self._client),
+                    peer_name(self._client),
                     error.status,
                     error.reason,
                 )
@@ -519,7 +519,3 @@ class Connection:
     def _waiting_bytes(self) -> int:
         transport = self._transport
         return 0 if transport is None else transport.get_write_buffer_size()
-
-
-def _peer(client: Address | None) -> str:
-    return f"{client[0]}:{client[1]}" if client else "unix socket"

@@ -12,7 +12,9 @@ the engine decides what is said, the bridge what the application sees.
 Rules:
 
 1. Output leaves at the end of the loop's iteration, or when `HIGH_WATER` bytes wait, so that
-   what an application sends in one go is one write.
+   what an application sends in one go is one write. Where the loop's transports gather
+   writes themselves, it is given to them at once: to touch a thousand sockets twice for
+   one message costs more than the message.
 2. A peer is not late with its pong while we do not read it, or while it is still reading
    what was written before the ping.
 """
@@ -25,7 +27,7 @@ from omnicorn.connections.writing import write_pieces
 from omnicorn.protocols.websocket import WebSocketEngine
 from omnicorn.protocols.websocket.deflate import Deflate
 from omnicorn.protocols.websocket.engine import OPEN
-from omnicorn.transports.sockets import reset_on_close
+from omnicorn.transports.sockets import peer_address, peer_name, reset_on_close
 
 if TYPE_CHECKING:
     from omnicorn.bridge.websocket import WebSocketCycle
@@ -87,7 +89,7 @@ class WebSocketConnection:
             cycle,
             service.websockets.max_size,
             None if offer.deflate is None else Deflate(offer.deflate),
-            service.flush_soon,
+            WebSocketConnection.flush if service.loop.gathers_writes else service.flush_soon,
         )
         self._unwritten = 0
         self._timing = _QUIET
@@ -107,6 +109,7 @@ class WebSocketConnection:
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
         if self._timing < _LINGER:
+            self.flush()
             self.engine.stop()
             if self._cycle is not None:
                 self._cycle.on_closed(ABNORMAL, "")
@@ -193,6 +196,7 @@ class WebSocketConnection:
         engine.close(code, reason)
         self.flush()
         if self._timing < _CLOSING:
+            self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
             self._expect(_CLOSING, CLOSE_TIME)
 
     def on_cycle_end(self, cycle: WebSocketCycle, error: BaseException | None) -> None:
@@ -256,6 +260,10 @@ class WebSocketConnection:
                 self.deadline = now + self._service.timeouts.write
             else:
                 self._cut()
+        elif timing == _CLOSING and 0 < self._waiting_bytes() < self._unwritten:
+            # It still reads what was sent before our close frame.
+            self._unwritten = self._waiting_bytes()
+            self.deadline = now + CLOSE_TIME
         else:
             self._cut()
         return self.deadline
@@ -295,7 +303,11 @@ class WebSocketConnection:
             return
         service = self._service
         service.refusals(
-            service.now(), "a WebSocket was closed with %d: %s", error.code, error.reason
+            service.now(),
+            "%s - WebSocket closed with %d: %s",
+            peer_name(peer_address(transport.get_extra_info("peername"))),
+            error.code,
+            error.reason,
         )
         self._expect(_LINGER, LINGER_TIME)
         # Bytes that nobody reads would become a reset, and take our close frame away.

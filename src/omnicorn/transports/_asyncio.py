@@ -40,6 +40,7 @@ class AsyncioLoop:
         "call_at",
         "call_soon",
         "create_future",
+        "gathers_writes",
         "run_blocking",
         "sendfile",
         "spawn",
@@ -49,6 +50,7 @@ class AsyncioLoop:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.time: Callable[[], float] = loop.time
+        self.gathers_writes = type(loop).__module__.partition(".")[0] == "uvloop"
         self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self.call_at: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = loop.call_at
         self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future

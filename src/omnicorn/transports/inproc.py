@@ -173,6 +173,8 @@ class ManualLoop:
         hold_blocking: Let ``run_blocking`` wait for `release_blocking`.
     """
 
+    gathers_writes = False
+
     def __init__(
         self, *, start: float = 1000.0, eager: bool = False, sendfile: bool = False
     ) -> None:

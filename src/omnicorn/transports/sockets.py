@@ -540,6 +540,11 @@ def peer_address(where: object) -> tuple[str, int] | None:
     return _inet(where)
 
 
+def peer_name(address: tuple[str, int] | None) -> str:
+    """A peer in a log line, by what `peer_address` gave."""
+    return f"{address[0]}:{address[1]}" if address else "unix socket"
+
+
 def reset_on_close(sock: Any) -> None:
     """Make the closing of a connection a reset, which no peer takes for the end of a body.
 

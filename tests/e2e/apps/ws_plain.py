@@ -191,7 +191,12 @@ async def send_late(scope: dict[str, Any], receive: Any, send: Any) -> None:
 async def send_and_block(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Send more than is buffered, and block the whole loop until ``fifo`` is written."""
     await send({"type": "websocket.accept"})
-    sending = asyncio.ensure_future(send({"type": "websocket.send", "bytes": bytes(66_000)}))
+
+    async def send_both() -> None:
+        await send({"type": "websocket.send", "text": "first"})
+        await send({"type": "websocket.send", "bytes": bytes(66_000)})
+
+    sending = asyncio.ensure_future(send_both())
     await asyncio.sleep(0)
     with open(text(scope, "fifo")) as fifo:
         fifo.read()

@@ -884,6 +884,22 @@ def test_messages_that_wait_come_before_the_disconnect(serve: Serve) -> None:
     assert got == [received("a"), received(b"b"), received("c"), *[disconnect(1000, "bye")] * 2]
 
 
+def test_what_came_before_a_broken_rule_can_be_answered(serve: Serve) -> None:
+    served = serve()
+    exchange = accept(served)
+    assert served.send(text("a") + text("b") + frame(3) + text("dropped")) == b""
+    for word in ("a", "b"):
+        assert exchange.receive().result == received(word)
+        assert say(exchange, text=word.upper()).error is None
+        assert frames(served.run()) == [(TEXT, word.upper().encode())]
+    waiting = exchange.receive()
+
+    assert waiting.result["code"] == 1002
+    ((opcode, content),) = frames(served.run())
+    assert (opcode, content[:2]) == (CLOSE, (1002).to_bytes(2, "big"))
+    assert exchange.receive().result == waiting.result
+
+
 def test_messages_that_wait_are_there_also_after_its_own_close(serve: Serve) -> None:
     served = serve()
     exchange = accept(served)
@@ -1134,23 +1150,39 @@ def test_one_of_several_senders_may_give_up(serve: Serve) -> None:
     assert [(call.done, call.error) for call in calls[1:]] == [(True, None)] * 2
 
 
-@pytest.mark.parametrize("how", ["reset", "a close frame", "a broken rule", "drain"])
-def test_senders_that_wait_learn_of_the_end(serve: Serve, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "raises"),
+    [
+        ("reset", True),
+        ("close", True),
+        ("abort", True),
+        ("a close frame", False),
+        ("a broken rule", False),
+        ("drain", False),
+    ],
+)
+def test_senders_that_wait_learn_of_the_end(serve: Serve, how: str, raises: bool) -> None:
+    """By an exception where what they sent may be lost; else it is for the next to raise."""
     served = serve(link={"window": 1000})
     exchange = accept(served)
     served.peer.pause()
     waiting = say(exchange, bytes=b"x" * 100_000)
     assert not waiting.done
-    if how == "reset":
-        served.peer.reset()
+    if how in ("reset", "close"):
+        getattr(served.peer, how)()
+    elif how == "abort":
+        served.peer.transport.abort()
     elif how == "drain":
         served.service.drain(lambda: None)
     else:
         served.send(closing(1000) if how == "a close frame" else frame(3))
     served.run()
 
-    assert type(waiting.error) is ClientDisconnected
-    assert str(waiting.error) == "the client has disconnected"
+    assert waiting.done
+    assert type(waiting.error) is (ClientDisconnected if raises else type(None))
+    error = say(exchange, text="x").error
+    assert type(error) is ClientDisconnected
+    assert str(error) == "the client has disconnected"
 
 
 def test_a_sender_that_waits_is_let_go_by_its_own_close(serve: Serve) -> None:

@@ -117,7 +117,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("ws_per_message_deflate", "off", False),
     ],
 )
-def test_the_options_of_websockets_are_read(name: str, text: str, value: object) -> None:
+def test_the_options_of_websockets_are_read(name: str, text: str, value: Any) -> None:
     row = OPTIONS[name]
     assert row.parse(text, "x") == value
     assert row.flags == ("--" + name.replace("_", "-"),)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def fresh_loggers() -> Iterator[None]:
     """No handlers but those a test makes, and the old ones back afterwards."""
-    loggers = [logging.getLogger(name) for name in ("omnicorn", "omnicorn.access")]
+    loggers = [
+        logging.getLogger(name) for name in ("omnicorn", "omnicorn.access", "omnicorn.error")
+    ]
     before = [(x, list(x.handlers), x.level, x.propagate) for x in loggers]
     for logger in loggers:
         logger.handlers = []

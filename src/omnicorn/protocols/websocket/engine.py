@@ -60,6 +60,11 @@ OPEN, CLOSING, CLOSED = range(3)
 
 _WHOLE = frozenset({FIN | TEXT, FIN | BINARY})
 _MASKED = 0x80
+_RUSH = 4 * HIGH_WATER
+"""Bytes that are sent in one go to a peer that keeps up, before others have their turn."""
+_LARGE = 1 << 18
+"""Bytes of content that are not copied to stand behind their frame's head: one more write to
+the socket, and one more segment on the wire, cost about as much as copying these."""
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -69,8 +74,11 @@ class SocketOwner(Protocol):
     def on_readable(self, wanted: bool) -> None:
         """Whether more bytes of the peer are wanted."""
 
+    def flush(self) -> None:
+        """More than `HIGH_WATER` bytes of output wait: write them now."""
+
     def on_full(self) -> None:
-        """More than `HIGH_WATER` bytes of output wait: flush now."""
+        """Much was sent in one go: write it, and let others have their turn."""
 
     def on_failing(self) -> None:
         """The peer broke a rule, and will be told when the application has caught up: see that
@@ -123,6 +131,7 @@ class WebSocketEngine(Generic[Owner]):
         "_owner",
         "_pong",
         "_position",
+        "_rush",
         "_unmask",
         "blocked",
         "error",
@@ -159,6 +168,7 @@ class WebSocketEngine(Generic[Owner]):
         self._key = b""
         self._frame: bytearray | None = None  # its content so far, where not taken at once
         self._pong: bytes | None = None
+        self._rush = 0  # bytes sent since others had their turn
         self._out: list[bytes] = []
         self.pending = 0
         self.state = OPEN
@@ -303,7 +313,7 @@ class WebSocketEngine(Generic[Owner]):
             return end
         self._begin(first, opcode)
         if end <= size:
-            self._content(self._unmask(data[start:end], key))
+            self._content(self._unmask(memoryview(data)[start:end], key))
             return end
         self._left = length
         self._key = key
@@ -457,8 +467,12 @@ class WebSocketEngine(Generic[Owner]):
             self._send(FIN | RSV1 | opcode, self._deflate.compress(content))
         else:
             self._send(FIN | opcode, content)
-        if self.pending > HIGH_WATER:
+        self._rush += len(content)
+        if self._rush > _RUSH:
+            self._rush = 0
             self._owner.on_full()
+        elif self.pending > HIGH_WATER:
+            self._owner.flush()
         return not self.blocked
 
     def ping(self, content: bytes) -> None:
@@ -495,17 +509,18 @@ class WebSocketEngine(Generic[Owner]):
 
     def _send(self, first: int, content: bytes) -> None:
         out = self._out
-        if not out:
-            self._on_output(self._owner)
+        first_of_many = not out
         size = len(content)
+        self.pending += size + 2
         if size < 126:
             out.append(bytes((first, size)) + content)
-        elif size < HIGH_WATER // 4:
+        elif size < _LARGE:
             out.append(frame_head(first, size) + content)
         else:
             out.append(frame_head(first, size))
             out.append(content)
-        self.pending += size + 2
+        if first_of_many:
+            self._on_output(self._owner)
 
     def take(self) -> list[bytes]:
         """The output, as pieces in order."""

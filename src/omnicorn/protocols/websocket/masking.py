@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Unmask = Callable[[bytes | bytearray, bytes], bytes]
+    Unmask = Callable[[bytes | bytearray | memoryview, bytes], bytes]
 
 _LARGE = 8192
 """Bytes from which on tables win (measured; they start at 1.2 us)."""
@@ -22,7 +22,7 @@ _LARGE = 8192
 _tables: list[bytes] = []
 
 
-def unmask(content: bytes | bytearray, key: bytes) -> bytes:
+def unmask(content: bytes | bytearray | memoryview, key: bytes) -> bytes:
     """Mask or unmask *content* with the four bytes of *key*; the same both ways."""
     size = len(content)
     if size >= _LARGE:
@@ -31,9 +31,10 @@ def unmask(content: bytes | bytearray, key: bytes) -> bytes:
     return (int.from_bytes(content, "big") ^ int.from_bytes(wide, "big")).to_bytes(size, "big")
 
 
-def _by_tables(content: bytes | bytearray, key: bytes) -> bytes:
+def _by_tables(content: bytes | bytearray | memoryview, key: bytes) -> bytes:
     if not _tables:
         _tables.extend(bytes(value ^ byte for value in range(256)) for byte in range(256))
+    content = bytes(content)
     out = bytearray(len(content))
     for offset in range(4):
         out[offset::4] = content[offset::4].translate(_tables[key[offset]])

@@ -529,14 +529,15 @@ def test_a_switch_comes_once_and_nothing_after_it(connect: Any) -> None:
     engine.switch_protocols(b"websocket", [])
     recorder.taken()
     calls = list(recorder.calls)
-    for verb in (
-        lambda: engine.switch_protocols(b"websocket", []),
-        lambda: engine.send_head(200, []),
-        lambda: engine.send_data(b"x", True),
-        lambda: engine.send_informational(103, []),
-    ):
+    verbs: list[tuple[Any, ...]] = [
+        (engine.switch_protocols, b"websocket", []),
+        (engine.send_head, 200, []),
+        (engine.send_data, b"x", True),
+        (engine.send_informational, 103, []),
+    ]
+    for verb, *arguments in verbs:
         with pytest.raises(LocalProtocolError):
-            verb()
+            verb(*arguments)
     recorder.feed(UPGRADE, b"x" * (HIGH_WATER + 1)).eof()
     engine.reset()
     engine.stop()
