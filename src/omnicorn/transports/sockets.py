@@ -194,9 +194,12 @@ def _resolve(bind: Bind) -> list[tuple[int, tuple[Any, ...]]]:
     # getaddrinfo() would quietly take 70000 for 4464.
     if not 0 <= bind.port <= 65535:
         raise _refusal(bind, "a port is a number from 0 to 65535")
+    host: str | bytes = bind.host
+    if bind.host.isascii():
+        host = bind.host.encode()  # a str would go through the IDNA codec: a millisecond to import
     try:
         found = socket.getaddrinfo(
-            bind.host or None,
+            host or None,
             bind.port,
             type=socket.SOCK_STREAM,
             proto=socket.IPPROTO_TCP,
