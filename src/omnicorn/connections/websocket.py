@@ -8,13 +8,14 @@ the engine decides what is said, the bridge what the application sees.
     _QUIET ──interval──▶ ping, _PONG ──no pong──▶ 1011, _CLOSING
       └── the application or the server closes ──▶ _CLOSING ──the peer's close frame──▶ _CLOSE
     the peer broke a rule ──▶ _LINGER (its bytes are dropped, so that it finds our reason)
+      └── messages before it still wait: _FAILING first
 
 Rules:
 
 1. Output leaves at the end of the loop's iteration, or when `HIGH_WATER` bytes wait, so that
    what an application sends in one go is one write. Where the loop's transports gather
-   writes themselves, it is given to them at once: to touch a thousand sockets twice for
-   one message costs more than the message.
+   writes themselves, it is given to them at once, instead of going through all sockets
+   once more.
 2. A peer is not late with its pong while we do not read it, or while it is still reading
    what was written before the ping.
 """
@@ -27,6 +28,7 @@ from omnicorn.connections.writing import write_pieces
 from omnicorn.protocols.websocket import WebSocketEngine
 from omnicorn.protocols.websocket.deflate import Deflate
 from omnicorn.protocols.websocket.engine import OPEN
+from omnicorn.protocols.websocket.frames import ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART
 from omnicorn.transports.sockets import peer_address, peer_name, reset_on_close
 
 if TYPE_CHECKING:
@@ -40,9 +42,6 @@ CLOSE_TIME = 5.0
 messages in front of what broke a rule."""
 LINGER_TIME = 2.0
 """Seconds a peer that broke a rule may go on sending."""
-
-INTERNAL_ERROR, SERVICE_RESTART = 1011, 1012
-ABNORMAL = 1006
 
 _PING = b"omnicorn"
 

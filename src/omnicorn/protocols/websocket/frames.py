@@ -22,7 +22,6 @@ RSV2_AND_RSV3 = 0x30
 
 # Closing codes (RFC 6455 §7.4.1, and the IANA registry that it set up).
 NORMAL = 1000
-GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 NO_STATUS = 1005
 ABNORMAL = 1006
