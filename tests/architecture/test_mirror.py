@@ -14,6 +14,7 @@ ELSEWHERE = {
     "__main__.py": "tests/e2e",  # is how the end-to-end tests start the server
     "asgi/callables.py": "tests/typing",  # type aliases
     "asgi/extensions.py": "tests/typing",  # TypedDicts, checked by mypy and in test_scopes
+    "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
     "protocols/http1/limits.py": "tests/unit/protocols/http1/test_requests.py",
 }
 

@@ -26,22 +26,21 @@ from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.http import HTTPCycle
 from omnicorn.bridge.scope import http_scope, websocket_scope
-from omnicorn.connections.writing import write_pieces
+from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE, ByteStreamConnection
 from omnicorn.errors import ClientDisconnected, HandshakeRefused
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
 from omnicorn.security.trust import resolve_fields
-from omnicorn.transports.sockets import local_address, peer_address, peer_name, reset_on_close
+from omnicorn.transports.sockets import local_address, peer_address, peer_name
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.cycle import Cycle
     from omnicorn.bridge.scope import Address, ServerAddress
     from omnicorn.bridge.websocket import WebSocketCycle
     from omnicorn.connections.service import Service
     from omnicorn.connections.websocket import WebSocketConnection
-    from omnicorn.ports import Headers, Loop, RequestHead, Stream, StreamHandler, Transport
+    from omnicorn.ports import Headers, RequestHead, Stream, StreamHandler
     from omnicorn.protocols.websocket import WebSocketEngine
     from omnicorn.security.trust import TrustedPeers
 
@@ -51,51 +50,27 @@ LINGER_BYTES = 16 << 20
 """Bytes it may go on sending: more than two sockets hold, so that it finds our answer."""
 
 # What the deadline is for.
-_SILENCE, _HEAD, _BODY, _IDLE, _WRITE, _LINGER, _CLOSE = range(7)
+_SILENCE, _HEAD, _BODY, _IDLE = range(4)
 
 
-class Connection:
-    """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine.
+class Connection(ByteStreamConnection):
+    """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine."""
 
-    Attributes:
-        slot: Belongs to `Deadlines`.
-        deadline: In loop time.
-        engine: The protocol's state machine.
-    """
+    __slots__ = ("_client", "_lingered", "_scheme", "_server", "_trusted")
 
-    __slots__ = (
-        "__weakref__",
-        "_client",
-        "_cycle",
-        "_lingered",
-        "_scheme",
-        "_server",
-        "_service",
-        "_timing",
-        "_transport",
-        "_trusted",
-        "_unwritten",
-        "deadline",
-        "engine",
-        "slot",
-    )
+    _cycle: HTTPCycle | WebSocketCycle | None
+    engine: Http1Engine[Connection]
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        super().__init__(service, _SILENCE)
         self.engine = Http1Engine(
             self, service.parser, service.encoder, service.defaults, service.flush_soon
         )
-        self._transport: Transport | None = None
-        self._cycle: HTTPCycle | WebSocketCycle | None = None
         self._client: Address | None = None
         self._server: ServerAddress | None = None
         self._scheme = "http"
         self._trusted: TrustedPeers | None = None
         self._lingered = 0
-        self._unwritten = 0
-        self._timing = _SILENCE
-        self.deadline = 0.0
-        self.slot = -1
 
     # ------------------------------------------------------------------ from the transport
 
@@ -120,7 +95,7 @@ class Connection:
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
-        if self._timing >= _LINGER:
+        if self._timing >= LINGER:
             return False
         engine = self.engine
         engine.receive_eof()
@@ -131,35 +106,27 @@ class Connection:
 
     def pause_writing(self) -> None:
         self.engine.blocked = True
-        if self._timing < _LINGER:
-            self._unwritten = self._waiting_bytes()
-            self._expect(_WRITE, self._service.timeouts.write)
+        if self._timing < LINGER:
+            self._stall()
 
     def resume_writing(self) -> None:
         engine = self.engine
         engine.blocked = False
-        if self._timing == _WRITE:
+        if self._timing == WRITE:
             self._timing = _IDLE
             if engine.remote == BODY:
                 self._expect(_BODY, self._service.timeouts.body)
         cycle = self._cycle
         if cycle is not None:
             cycle.on_writable()
-        if engine.is_complete and self._timing < _LINGER:
+        if engine.is_complete and self._timing < LINGER:
             self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        cycle = self._lose_transport()
         service = self._service
-        service.connections.discard(self)
-        service.deadlines.forget(self)
-        self._transport = None
-        self._timing = _CLOSE
-        cycle, self._cycle = self._cycle, None
-        if cycle is not None:
-            if not cycle.finished:
-                service.stragglers.add(cycle)  # the application may go on; keep its task
-            if self.engine.is_responding and service.access_log is not None:
-                self._service.log(cycle)
+        if cycle is not None and self.engine.is_responding and service.access_log is not None:
+            service.log(cycle)
         self.engine.connection_lost()
         if service.draining:
             service.check_idle()
@@ -247,21 +214,9 @@ class Connection:
             service.app, scope, stream, self, offer, settings.max_queue, settings.max_size
         )
 
-    def on_full(self) -> None:
-        self.flush()
-        engine = self.engine
-        if not engine.blocked:
-            # The peer keeps up, but others want their turn: let the application pause once.
-            engine.blocked = True
-            self._service.loop.call_soon(self._unblock)
-
-    def _unblock(self) -> None:
-        if self._timing != _WRITE and self._transport is not None:
-            self.resume_writing()
-
     def on_readable(self, wanted: bool) -> None:
         transport = self._transport
-        if transport is None or self._timing >= _LINGER:
+        if transport is None or self._timing >= LINGER:
             return
         if wanted:
             transport.resume_reading()
@@ -298,10 +253,6 @@ class Connection:
     # ------------------------------------------------------------------ from the exchange
 
     @property
-    def loop(self) -> Loop:
-        return self._service.loop
-
-    @property
     def can_sendfile(self) -> bool:
         return self._service.loop.sendfile is not None
 
@@ -312,16 +263,6 @@ class Connection:
         self.flush()
         stall = self._service.timeouts.write
         return await sendfile(self._transport, file, offset, count, stall)
-
-    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
-        service = self._service
-        service.active -= 1
-        if cycle is self._cycle:
-            self._cycle = None
-        else:
-            service.stragglers.discard(cycle)
-        if error is not None or service.draining:
-            service.end(cycle, error)
 
     def accept(
         self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers
@@ -343,9 +284,9 @@ class Connection:
             service.log(cycle)
         service.connections.discard(self)
         service.deadlines.forget(self)
-        full = self._timing == _WRITE
+        full = self._timing == WRITE
         self._cycle = self._transport = None
-        self._timing = _CLOSE
+        self._timing = CLOSE
         socket = WebSocketConnection(service, transport, cycle, cycle.offer)
         transport.set_protocol(socket)
         if full:
@@ -357,16 +298,6 @@ class Connection:
         if service.draining:
             socket.drain()
         return socket, socket.engine
-
-    # ------------------------------------------------------------------ output
-
-    def flush(self) -> None:
-        """Write what the engine has to say."""
-        pending = self.engine.pending
-        out = self.engine.take()
-        transport = self._transport
-        if out and transport is not None:
-            write_pieces(transport, out, pending)
 
     # ------------------------------------------------------------------ turns and deadlines
 
@@ -393,25 +324,19 @@ class Connection:
         engine = self.engine
         remote = engine.remote
         timing = self._timing
-        if timing >= _LINGER:
+        if timing >= LINGER:
             self._lingered += received
             if self._lingered > LINGER_BYTES:
                 self._cut()
         elif engine.closing:
             self._end()
-        elif timing == _WRITE:
+        elif timing == WRITE:
             pass
         elif remote == HEAD:
             if timing != _HEAD:
                 self._expect(_HEAD, self._service.timeouts.head)
         elif remote == BODY:
             self._expect(_BODY, self._service.timeouts.body)
-
-    def _expect(self, timing: int, seconds: float) -> None:
-        service = self._service
-        self._timing = timing
-        self.deadline = deadline = service.now() + seconds
-        service.deadlines.watch(self, deadline)
 
     def on_deadline(self, now: float) -> float:
         """See `Timed`."""
@@ -420,12 +345,8 @@ class Connection:
         engine = self.engine
         timing = self._timing
         timeouts = self._service.timeouts
-        if timing >= _WRITE:
-            waiting = self._waiting_bytes()
-            if waiting and waiting < self._unwritten:
-                self._unwritten = waiting
-                self.deadline = now + timeouts.write
-            else:
+        if timing >= WRITE:
+            if not self._prolong(now, timeouts.write):
                 self._cut()
             return self.deadline
         if engine.remote == COMPLETE or (engine.remote == BODY and not engine.awaits_peer):
@@ -462,7 +383,7 @@ class Connection:
         """Close after what is written has left, without taking it away from the peer."""
         transport = self._transport
         engine = self.engine
-        if transport is None or self._timing >= _LINGER:
+        if transport is None or self._timing >= LINGER:
             return
         if engine.cut:
             self._cut()
@@ -471,7 +392,7 @@ class Connection:
         engine.stop()
         if lingers:
             self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
-            self._expect(_LINGER, LINGER_TIME)
+            self._expect(LINGER, LINGER_TIME)
             try:
                 transport.write_eof()
             except OSError:  # the peer has gone, and the loop does not know it yet
@@ -480,42 +401,21 @@ class Connection:
             if not engine.reading:
                 transport.resume_reading()
         else:
-            self._unwritten = self._waiting_bytes()
-            self._expect(_CLOSE, self._service.timeouts.write)
-            transport.close()
+            self._close_transport()
 
-    def _cut(self) -> None:
-        """Close at once; with a reset where an orderly end would hide that something is missing."""
-        self._timing = _CLOSE
-        self.deadline = float("inf")
+    def _cut(self, reset: bool = False) -> None:
         engine = self.engine
-        transport = self._transport
-        if transport is not None:
-            if engine.cut or engine.is_responding or self._waiting_bytes():
-                sock = transport.get_extra_info("socket")
-                if sock is not None:
-                    reset_on_close(sock)
-            transport.abort()
+        super()._cut(reset or engine.cut or engine.is_responding)
         engine.stop()
-
-    def abort(self) -> None:
-        """Cancel the application and cut the connection."""
-        if self._cycle is not None:
-            self._cycle.cancel()
-        self._cut()
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the exchange in progress."""
         engine = self.engine
         engine.refuse_more()
-        if engine.closing and self._timing < _LINGER:
+        if engine.closing and self._timing < LINGER:
             self._close()
 
     def disconnect(self) -> None:
         """Tell the application that its client is as good as gone."""
         if self._cycle is not None:
             self._cycle.disconnect()
-
-    def _waiting_bytes(self) -> int:
-        transport = self._transport
-        return 0 if transport is None else transport.get_write_buffer_size()
