@@ -16,8 +16,9 @@ Rules:
    wait, or too many bytes, the peer is not read until half of them are taken.
 2. ``send()`` after the end, whoever made it, raises `ClientDisconnected`; a message out of
    order, of the wrong type or with a part that cannot be sent raises `ASGIError`.
-3. An application that returns before it has answered, or raises, is a 500; one that
-   returns from an open WebSocket closes it with 1000, one that raises with 1011.
+3. An application that returns before it has answered, or raises, is a 500 (503 where it
+   obeys a server that stops); one that returns from an open WebSocket closes it with 1000,
+   one that raises with 1011.
 """
 
 from __future__ import annotations
@@ -130,6 +131,8 @@ class WebSocketCycle(Cycle):
     # ------------------------------------------------------------------ the application
 
     def _unfinished(self) -> ASGIError | None:
+        if self._told:
+            return None  # it only does as it was told
         if self._phase == START:
             return ASGIError("the application returned without accepting or denying the WebSocket")
         if self._phase == DENYING:
@@ -137,7 +140,9 @@ class WebSocketCycle(Cycle):
         return None
 
     def _give_up(self, error: BaseException | None) -> None:
-        if self._phase == START:
+        if self._phase == START and self._told and error is None:
+            self.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        elif self._phase == START:
             self.refuse(500, b"Internal Server Error", [])
             self._over(ABNORMAL, "")
         elif self._phase == DENYING:
@@ -350,7 +355,12 @@ class WebSocketCycle(Cycle):
         self._over(code, reason)
 
     def disconnect(self) -> None:
-        """The server stops: an open WebSocket has been closed already, a handshake goes on."""
+        """The server stops: tell an application that has not answered yet.
+
+        It may answer all the same; an open WebSocket has been closed before.
+        """
+        if self._phase in (START, DENYING):
+            self._over(SERVICE_RESTART, "")
 
 
 _EVENTS = frozenset(

@@ -1231,3 +1231,35 @@ def test_middleware_may_change_what_is_offered_without_touching_the_next(serve: 
     served.peer = served.connect()
 
     assert asked(served).scope["extensions"] == EXTENSIONS == {"websocket.http.response": {}}
+
+
+# ---------------------------------------------------------------- the server stops
+
+
+def test_a_handshake_without_an_answer_is_told_that_the_server_stops(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve()
+    exchange = asked(served)
+    exchange.receive()
+    waiting = exchange.receive()
+    served.service.drain(lambda: None)
+    assert not waiting.done
+
+    served.service.disconnect()
+    served.run()
+    assert waiting.result == disconnect(1012)
+    exchange.finish()
+    assert bytes(served.peer.take()).startswith(b"HTTP/1.1 503 ")
+    assert gone(served)
+    assert errors(caplog) == []
+
+
+def test_who_is_told_that_the_server_stops_may_answer_all_the_same(serve: Serve) -> None:
+    served = serve()
+    exchange = asked(served)
+    served.service.drain(lambda: None)
+    served.service.disconnect()
+    exchange.receive()
+    assert exchange.send(CLOSE_IT).error is None
+    assert served.run().startswith(b"HTTP/1.1 403 ")

@@ -1099,15 +1099,15 @@ def test_a_handshake_that_is_accepted_while_the_server_stops_is_closed_with_1012
     exchange.receive()
     waiting = exchange.receive()
     assert drain(served, idle) == b""
+    assert not waiting.done
     served.service.disconnect()  # half of the grace is over
     served.run()
-    assert not waiting.done
+    assert waiting.result == disconnect(1012)
 
     assert exchange.send(ACCEPT).error is None
     wire = served.run()
     assert wire.startswith(SWITCHED)
     assert frames(wire.removeprefix(SWITCHED + b"\r\n")) == closed(1012)
-    assert waiting.result == disconnect(1012)
     assert type(say(exchange, text="x").error) is ClientDisconnected
     exchange.finish()
     served.send(closing(1012))
