@@ -8,7 +8,9 @@
     │   └── RemoteProtocolError  by the peer; carries the status to answer with
     │       ├── LimitExceeded    the peer asked for more than a configured limit
     │       ├── HandshakeRefused a request for a WebSocket that cannot be granted
-    │       └── WebSocketError   on an open WebSocket; carries the closing code
+    │       ├── WebSocketError   on an open WebSocket; carries the closing code
+    │       ├── Http2StreamError one stream is over; carries the error code
+    │       └── Http2Error       the whole HTTP/2 connection is; carries the error code
     ├── ASGIError                the application broke the ASGI contract
     ├── ClientDisconnected       (also OSError) the peer left; nothing more can be sent
     ├── ConfigError              an option, file or import string is wrong
@@ -94,6 +96,32 @@ class WebSocketError(RemoteProtocolError):
     """
 
     def __init__(self, reason: str, code: int = 1002) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Http2StreamError(RemoteProtocolError):
+    """The peer broke the rules of one HTTP/2 stream; the others go on (RFC 9113 §5.4.2).
+
+    Args:
+        reason: What was wrong, for the log line.
+        code: The error code of the RST_STREAM (RFC 9113 §7).
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Http2Error(RemoteProtocolError):
+    """The peer broke the rules of an HTTP/2 connection, which ends (RFC 9113 §5.4.1).
+
+    Args:
+        reason: What was wrong, for the log line and the GOAWAY frame.
+        code: The error code of the GOAWAY (RFC 9113 §7).
+    """
+
+    def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
         self.code = code
 

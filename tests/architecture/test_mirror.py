@@ -15,7 +15,8 @@ ELSEWHERE = {
     "asgi/callables.py": "tests/typing",  # type aliases
     "asgi/extensions.py": "tests/typing",  # TypedDicts, checked by mypy and in test_scopes
     "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
-    "protocols/http1/limits.py": "tests/unit/protocols/http1/test_requests.py",
+    "http/limits.py": "tests/unit/protocols/http1/test_limits.py",
+    "protocols/http2/codes.py": "tests/unit/protocols/http2",  # numbers
 }
 
 

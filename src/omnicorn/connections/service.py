@@ -15,7 +15,7 @@ from omnicorn.bridge.http import EXTENSIONS
 from omnicorn.connections.deadlines import Deadlines
 from omnicorn.http.defaults import DefaultFields
 from omnicorn.observability.logs import RateLimited
-from omnicorn.protocols.http1 import Limits, RequestParser, ResponseEncoder
+from omnicorn.protocols.http1 import RequestParser, ResponseEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omnicorn.bridge.cycle import Application, Cycle
     from omnicorn.connections.stream import Connection
     from omnicorn.connections.websocket import WebSocketConnection
+    from omnicorn.http.limits import Limits
     from omnicorn.observability.access_log import AccessLog, AccessLogger
     from omnicorn.ports import Loop
     from omnicorn.security.trust import TrustedPeers

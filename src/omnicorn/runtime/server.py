@@ -22,7 +22,7 @@ from omnicorn.bridge.lifespan import Lifespan
 from omnicorn.connections.service import Service, Timeouts, WebSockets
 from omnicorn.connections.stream import Connection
 from omnicorn.errors import ConfigError, LifespanFailed
-from omnicorn.protocols.http1 import Limits
+from omnicorn.http.limits import Limits
 from omnicorn.transports._asyncio import AsyncioLoop, listen
 from omnicorn.transports.sockets import Listeners, bind
 

@@ -8,8 +8,8 @@ import pytest
 from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.service import Timeouts
 from omnicorn.connections.stream import LINGER_BYTES, LINGER_TIME
+from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER
-from omnicorn.protocols.http1 import Limits
 from omnicorn.security.trust import TrustedPeers
 
 if TYPE_CHECKING:

@@ -6,13 +6,11 @@
 ``requests``     request line and header lines to a `RequestHead`
 ``chunked``      the chunked transfer coding, decoded
 ``responses``    status and fields to bytes
-``limits``       how much a peer may send
 ===============  ==========================================================
 """
 
 from omnicorn.protocols.http1.engine import Http1Engine
-from omnicorn.protocols.http1.limits import Limits
 from omnicorn.protocols.http1.requests import RequestParser
 from omnicorn.protocols.http1.responses import ResponseEncoder
 
-__all__ = ["Http1Engine", "Limits", "RequestParser", "ResponseEncoder"]
+__all__ = ["Http1Engine", "RequestParser", "ResponseEncoder"]

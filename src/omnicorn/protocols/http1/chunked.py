@@ -20,7 +20,7 @@ from omnicorn.errors import LimitExceeded, RemoteProtocolError
 from omnicorn.http.fields import match_line
 
 if TYPE_CHECKING:
-    from omnicorn.protocols.http1.limits import Limits
+    from omnicorn.http.limits import Limits
 
 # chunk-size [ chunk-ext ]; sixteen digits hold 2^64 - 1, and no more are read.
 _match_size = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?").fullmatch

@@ -19,10 +19,10 @@ import re
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
 from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_token, match_value
+from omnicorn.http.limits import Limits
 from omnicorn.http.memo import Memo
 from omnicorn.http.target import decode_path, match_target, parse_target
 from omnicorn.ports import RequestHead
-from omnicorn.protocols.http1.limits import Limits
 
 # RFC 9112 §3: exactly one space between the parts. A later minor version of HTTP/1 is
 # read as 1.1 (RFC 9110 §2.5).

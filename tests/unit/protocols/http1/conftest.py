@@ -23,11 +23,13 @@ import pytest
 
 from omnicorn.http.defaults import DefaultFields
 from omnicorn.ports import StreamHandler, StreamOwner
-from omnicorn.protocols.http1 import Http1Engine, Limits, RequestParser, ResponseEncoder
+from omnicorn.protocols.http1 import Http1Engine, RequestParser, ResponseEncoder
 from omnicorn.protocols.http1.states import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from omnicorn.http.limits import Limits
 
 UPCALLS = frozenset(
     name for port in (StreamOwner, StreamHandler) for name in vars(port) if name.startswith("on_")

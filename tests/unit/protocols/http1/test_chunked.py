@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
-from omnicorn.protocols.http1 import Limits
+from omnicorn.http.limits import Limits
 from omnicorn.protocols.http1.chunked import MAX_LINE, ChunkedDecoder
 
 if TYPE_CHECKING:

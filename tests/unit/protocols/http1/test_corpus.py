@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from omnicorn.protocols.http1 import Limits, RequestParser
+from omnicorn.http.limits import Limits
+from omnicorn.protocols.http1 import RequestParser
 from omnicorn.protocols.http1.states import CLOSED
 
 CORPUS = Path(__file__).parents[3] / "corpus" / "http1"

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
 from omnicorn.http.defaults import DefaultFields
+from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER
-from omnicorn.protocols.http1 import Limits
 from omnicorn.protocols.http1.engine import DISCARD
 from omnicorn.protocols.http1.states import CLOSED, COMPLETE, IDLE
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from omnicorn.errors import LocalProtocolError
-from omnicorn.protocols.http1 import Limits, RequestParser, ResponseEncoder
+from omnicorn.http.limits import Limits
+from omnicorn.protocols.http1 import RequestParser, ResponseEncoder
 from omnicorn.protocols.http1.states import CLOSED
 
 NOW, LATER = 1, 2

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from omnicorn.errors import RemoteProtocolError
-from omnicorn.protocols.http1 import Limits, RequestParser
+from omnicorn.http.limits import Limits
+from omnicorn.protocols.http1 import RequestParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable

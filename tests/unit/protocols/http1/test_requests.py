@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
+from omnicorn.http.limits import Limits
 from omnicorn.http.memo import Memo
-from omnicorn.protocols.http1 import Limits, RequestParser
+from omnicorn.protocols.http1 import RequestParser
 from omnicorn.protocols.http1.requests import CHUNKED, LENGTH, NO_BODY, SHORT
 
 NOW = 1
