@@ -279,6 +279,9 @@ class StreamOwner(Protocol):
     def on_request(self, stream: Any, head: Any) -> StreamHandler:
         """A request begins; the handler gets its body."""
 
+    def on_preface(self, data: bytes) -> bool:
+        """The peer's first bytes are those of HTTP/2; True: somebody else reads on."""
+
     def on_full(self) -> None:
         """More than `HIGH_WATER` bytes of output wait, or many requests were answered in one
         go: flush now, and let others have their turn."""

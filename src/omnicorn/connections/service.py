@@ -19,8 +19,10 @@ from omnicorn.protocols.http1 import RequestParser, ResponseEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from omnicorn.bridge.cycle import Application, Cycle
+    from omnicorn.connections.http2 import Http2Connection, Parts
     from omnicorn.connections.stream import Connection
     from omnicorn.connections.websocket import WebSocketConnection
     from omnicorn.http.limits import Limits
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from omnicorn.ports import Loop
     from omnicorn.security.trust import TrustedPeers
 
+    AnyConnection: TypeAlias = Connection | Http2Connection | WebSocketConnection
 
 logger = logging.getLogger("omnicorn.error")
 
@@ -60,7 +63,23 @@ class WebSockets(NamedTuple):
     """Whether permessage-deflate is agreed to."""
 
 
+class Http2(NamedTuple):
+    """Whether and how HTTP/2 is served."""
+
+    enabled: bool = True
+    """Where a client asks for it: by ALPN, by its preface, or by ``Upgrade: h2c``."""
+    max_streams: int = 128
+    """Requests at once on one connection."""
+    window: int = 1 << 20
+    """Bytes of all request bodies of a connection that may wait for their applications."""
+    stream_window: int = 256 << 10
+    """Bytes of one request body that may wait."""
+    ping_interval: float = 0.0
+    """Seconds of silence before a peer with requests in flight gets a PING; 0: never."""
+
+
 _WEBSOCKETS = WebSockets()
+_HTTP2 = Http2()
 
 
 class Service:
@@ -79,10 +98,12 @@ class Service:
         date_header: Whether ``date`` is sent.
         headers: Further fields of every response.
         websockets: How WebSockets are served; None: not at all.
+        http2: Whether and how HTTP/2 is served.
         wall_clock: Seconds since the epoch, for ``date``.
 
     Attributes:
         upgrades: Requests may become WebSockets.
+        http2_parts: What HTTP/2 connections share; None before the first of them.
         short_idle: The keep-alive timeout is not the longest.
         state: The lifespan's state; None where there is none.
         connections: All open connections.
@@ -107,6 +128,7 @@ class Service:
         date_header: bool = True,
         headers: Sequence[tuple[bytes, bytes]] = (),
         websockets: WebSockets | None = _WEBSOCKETS,
+        http2: Http2 = _HTTP2,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
@@ -124,8 +146,10 @@ class Service:
         self.extensions = EXTENSIONS
         self.websockets = websockets or _WEBSOCKETS
         self.upgrades = websockets is not None
+        self.http2 = http2
+        self.http2_parts: Parts | None = None
         self.state: dict[str, Any] | None = None
-        self.connections: set[Connection | WebSocketConnection] = set()
+        self.connections: set[AnyConnection] = set()
         self.active = 0
         self.stragglers: set[Cycle] = set()
         self.draining = False
@@ -138,7 +162,7 @@ class Service:
             b"omnicorn" if server_header else None, date_header, headers, self._second
         )
         self._wall_clock = wall_clock
-        self._dirty: list[Connection | WebSocketConnection] = []
+        self._dirty: list[AnyConnection] = []
         self.flush_soon = self._flush_soon  # bound once, for all engines
 
     def _second(self) -> float:
@@ -147,7 +171,7 @@ class Service:
         self.loop.call_at(self.loop.time() + 1.0 - now % 1.0, self.defaults.expire)
         return now
 
-    def _flush_soon(self, connection: Connection | WebSocketConnection) -> None:
+    def _flush_soon(self, connection: AnyConnection) -> None:
         """Flush *connection* at the end of this iteration, with all others that ask."""
         dirty = self._dirty
         if not dirty:

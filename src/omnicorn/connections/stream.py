@@ -24,25 +24,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.bridge.http import HTTPCycle
-from omnicorn.bridge.scope import http_scope, websocket_scope
-from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE, ByteStreamConnection
+from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
+from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import ClientDisconnected, HandshakeRefused
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
-from omnicorn.security.trust import resolve_fields
-from omnicorn.transports.sockets import local_address, peer_address, peer_name
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.scope import Address, ServerAddress
+    from omnicorn.bridge.http import HTTPCycle
     from omnicorn.bridge.websocket import WebSocketCycle
+    from omnicorn.connections.http2 import Http2Connection
     from omnicorn.connections.service import Service
     from omnicorn.connections.websocket import WebSocketConnection
     from omnicorn.ports import Headers, RequestHead, Stream, StreamHandler
     from omnicorn.protocols.websocket import WebSocketEngine
-    from omnicorn.security.trust import TrustedPeers
 
 LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte."""
@@ -52,11 +49,14 @@ LINGER_BYTES = 16 << 20
 # What the deadline is for.
 _SILENCE, _HEAD, _BODY, _IDLE = range(4)
 
+_NOBODY: Any = None
+"""The handler of a request that another connection answers."""
 
-class Connection(ByteStreamConnection):
+
+class Connection(HTTPConnection):
     """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine."""
 
-    __slots__ = ("_client", "_lingered", "_scheme", "_server", "_trusted")
+    __slots__ = ("_lingered",)
 
     _cycle: HTTPCycle | WebSocketCycle | None
     engine: Http1Engine[Connection]
@@ -66,23 +66,13 @@ class Connection(ByteStreamConnection):
         self.engine = Http1Engine(
             self, service.parser, service.encoder, service.defaults, service.flush_soon
         )
-        self._client: Address | None = None
-        self._server: ServerAddress | None = None
-        self._scheme = "http"
-        self._trusted: TrustedPeers | None = None
         self._lingered = 0
 
     # ------------------------------------------------------------------ from the transport
 
     def connection_made(self, transport: Any) -> None:
         service = self._service
-        self._transport = transport
-        self._client = peer_address(transport.get_extra_info("peername"))
-        self._server = local_address(transport.get_extra_info("sockname"))
-        trusted = service.trusted
-        if trusted is not None and trusted.trusts(self._client[0] if self._client else None):
-            self._trusted = trusted
-        service.connections.add(self)
+        self._meet(transport)
         self._expect(_SILENCE, service.timeouts.head)
         if service.draining:
             self._close()
@@ -135,30 +125,21 @@ class Connection(ByteStreamConnection):
 
     def on_request(self, stream: Stream, head: RequestHead) -> StreamHandler:
         service = self._service
-        client = self._client
-        scheme = self._scheme
-        if head.forwarded and self._trusted is not None:
-            client, scheme, _ = resolve_fields(
-                head.fields, head.headers, client, scheme, self._trusted
-            )
         refusal = None
         cycle: HTTPCycle | WebSocketCycle | None = None
-        if head.upgrade is not None and service.upgrades:
-            try:
-                cycle = self._upgrade(stream, head, scheme, client)
-            except HandshakeRefused as exc:
-                refusal = exc.with_traceback(None)  # which would hold this frame
+        if head.upgrade is not None:
+            tokens = list_tokens(head.upgrade)
+            if b"websocket" in tokens and service.upgrades:
+                try:
+                    # What follows could be frames as well as a request: there is none after it.
+                    self.engine.refuse_more()
+                    cycle = self._websocket_cycle(stream, head, self, keyed=True)
+                except HandshakeRefused as exc:
+                    refusal = exc.with_traceback(None)  # which would hold this frame
+            elif b"h2c" in tokens and self._upgrade(head):
+                return _NOBODY  # type: ignore[no-any-return]
         if cycle is None:
-            scope = http_scope(
-                head,
-                scheme,
-                client,
-                self._server,
-                service.root_path,
-                service.state,
-                service.extensions,
-            )
-            cycle = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+            cycle = self._http_cycle(stream, head)
         previous = self._cycle
         if previous is not None and not previous.finished:
             service.stragglers.add(previous)
@@ -180,39 +161,61 @@ class Connection(ByteStreamConnection):
         cycle.task = service.spawn(cycle.run())
         return cycle
 
-    def _upgrade(
-        self, stream: Stream, head: RequestHead, scheme: str, client: Address | None
-    ) -> WebSocketCycle | None:
-        """A WebSocket's handshake; None where the request asks for something else.
+    def on_preface(self, data: bytes) -> bool:
+        """The first bytes of HTTP/2 with prior knowledge came (RFC 9113 §3.3): hand over.
 
-        Raises:
-            HandshakeRefused: It cannot become one.
+        Returns:
+            False where it is not spoken here.
         """
-        assert head.upgrade is not None
-        if b"websocket" not in list_tokens(head.upgrade):
-            return None
-        # Imported with the first of them: every other server starts 8 ms earlier.
-        from omnicorn.bridge.websocket import EXTENSIONS, WebSocketCycle
-        from omnicorn.protocols.websocket import parse_offer
+        if not self._service.http2.enabled or self._scheme == "https":
+            return False  # over TLS, ALPN decides (RFC 9113 §3.2)
+        self._become_http2().data_received(data)
+        return True
+
+    def _upgrade(self, head: RequestHead) -> bool:
+        """``Upgrade: h2c``: answer 101, and the request on stream 1 (RFC 7540 §3.2).
+
+        Returns:
+            False where the request is answered by HTTP/1.1, as it may always be.
+        """
+        service = self._service
+        if not service.http2.enabled or self._scheme == "https" or head.has_body:
+            return False
+        from omnicorn.protocols.http2.upgrade import as_http2, read_settings
+
+        settings = read_settings(head)
+        if settings is None:
+            return False
+        rest = self.engine.switch_protocols(b"h2c", [])
+        connection = self._become_http2()
+        connection.engine.upgrade(settings, as_http2(head))
+        if connection.engine.closing:
+            connection.data_received(b"")
+        elif rest:
+            connection.data_received(rest)
+        return True
+
+    def _become_http2(self) -> Http2Connection:
+        """This connection's part is over, HTTP/2's begins; what was said so far is written."""
+        from omnicorn.connections.http2 import Http2Connection
 
         service = self._service
-        settings = service.websockets
-        # What follows could be frames as well as a request: there is none after this one.
-        self.engine.refuse_more()
-        offer = parse_offer(head, keyed=True, deflate=settings.deflate)
-        scope = websocket_scope(
-            head,
-            scheme,
-            client,
-            self._server,
-            service.root_path,
-            service.state,
-            EXTENSIONS,
-            offer.subprotocols,
-        )
-        return WebSocketCycle(
-            service.app, scope, stream, self, offer, settings.max_queue, settings.max_size
-        )
+        transport = self._transport
+        assert transport is not None
+        self.flush()
+        service.connections.discard(self)
+        service.deadlines.forget(self)
+        full = self._timing == WRITE
+        self._transport = None
+        self._timing = CLOSE
+        connection = Http2Connection(service)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if full:
+            connection.pause_writing()
+        if not self.engine.reading:
+            transport.resume_reading()
+        return connection
 
     def on_readable(self, wanted: bool) -> None:
         transport = self._transport
@@ -254,7 +257,7 @@ class Connection(ByteStreamConnection):
 
     @property
     def can_sendfile(self) -> bool:
-        return self._service.loop.sendfile is not None
+        return self._service.loop.sendfile is not None and self._scheme == "http"
 
     async def sendfile(self, file: int, offset: int, count: int) -> int:
         sendfile = self._service.loop.sendfile
@@ -366,13 +369,7 @@ class Connection(ByteStreamConnection):
         error = self.engine.error
         if error is not None:
             if not self.engine.remote_closed:
-                service.refusals(
-                    service.now(),
-                    "%s - refused with %d: %s",
-                    peer_name(self._client),
-                    error.status,
-                    error.reason,
-                )
+                self._log_refusal(error)
                 if cycle is not None and not cycle.status:
                     cycle.status = error.status  # the engine's answer, not the application's
             if service.access_log is not None and cycle is not None and cycle.was_cut:

@@ -72,6 +72,10 @@ _TURN = 64
 
 Owner = TypeVar("Owner", bound=StreamOwner)
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+"""What HTTP/2's preface is to a parser of HTTP/1 (RFC 9113 §3.4)."""
+_TLS = b"\x16\x03"
+"""How a TLS handshake begins (RFC 8446 §5.1)."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _INFORMATIONAL = frozenset({102, 103})  # 100 and 101 are the protocol's own
 _REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -257,11 +261,15 @@ class Http1Engine(Generic[Owner]):
             % (status_line(101), protocol, lines, own[self._responses.own_fields(headers)])
         )
         rest, self._buffer = self._buffer, b""
+        self._leave()
+        return rest
+
+    def _leave(self) -> None:
+        """Another protocol is spoken from here on."""
         self.remote = CLOSED
         self.local = L_CLOSED
         self._handler = None
         self._owner = None  # type: ignore[assignment]  # it holds this engine
-        return rest
 
     def proceed(self) -> None:
         """Both sides are complete, and the connection is ready: take the next request."""
@@ -322,6 +330,8 @@ class Http1Engine(Generic[Owner]):
                 else:  # CLOSED: whatever still comes is dropped
                     break
         except RemoteProtocolError as error:
+            if data.startswith(_TLS):
+                error.reason = "TLS was spoken to a port that does not speak it"
             self._fail(error, error.status)
         finally:
             self._receiving = False
@@ -368,6 +378,9 @@ class Http1Engine(Generic[Owner]):
         block = data[:end]
         head = self._parser.heads.get(block) if end <= SHORT else None
         if head is None:
+            if block == _PREFACE and self._may_switch() and self._owner.on_preface(data):
+                self._leave()
+                return None
             head = self._parser.parse(block)
         if head is None:
             raise RemoteProtocolError("the request line is empty")
@@ -375,6 +388,10 @@ class Http1Engine(Generic[Owner]):
         self._buffer = data[end:]
         self._begin(head)
         return self._take_buffer()
+
+    def _may_switch(self) -> bool:
+        """HTTP/2 with prior knowledge stands at the very beginning (RFC 9113 §3.3)."""
+        return self._head is None and not self._skipped
 
     def _take_buffer(self) -> bytes:
         data, self._buffer = self._buffer, b""

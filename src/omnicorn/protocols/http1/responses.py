@@ -14,21 +14,21 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from omnicorn.errors import LocalProtocolError
-from omnicorn.http.fields import list_tokens, match_token, match_value
+from omnicorn.http.defaults import HAS_DATE, HAS_SERVER
+from omnicorn.http.fields import (
+    check_pair,
+    explain_pair,
+    list_tokens,
+    match_length,
+    match_token,
+    match_value,
+)
 from omnicorn.http.memo import Memo
 from omnicorn.http.status import forbids_content, status_line
-
-_HEADERS = "a list of (name, value) pairs of bytes"
-
-_match_length = re.compile(rb"[0-9]{1,18}").fullmatch
-
-HAS_SERVER = 1
-HAS_DATE = 2
 
 _CONTENT_LENGTH = b"content-length: "
 _SPECIAL = b":"
@@ -84,7 +84,7 @@ class ResponseEncoder:
             head = self.heads.get(key) if type(key[0]) is int else None  # 200.0 == 200
         except TypeError:
             # Pairs given as lists cannot be hashed; what is no pair at all is explained.
-            key = (key[0], *map(_check_pair, key[1:]))
+            key = (key[0], *map(check_pair, key[1:]))
             head = self.heads.get(key)
         return head or self.encode_unknown(key)
 
@@ -147,7 +147,7 @@ class ResponseEncoder:
             sound = False
         if not sound:
             for pair in headers:
-                _check_pair(pair)
+                check_pair(pair)
         head = ResponseHead()
         head.lines = b"".join(out)
         head.length = length
@@ -169,7 +169,7 @@ class ResponseEncoder:
 
     def _learn_length(self, value: bytes) -> int:
         if isinstance(value, bytes):
-            if _match_length(value) is None:
+            if match_length(value) is None:
                 raise LocalProtocolError(f"content-length is no number: {value!r:.80}")
             return self._lengths.remember(value, int(value), len(value))
         raise TypeError(value)
@@ -178,9 +178,9 @@ class ResponseEncoder:
         """Field lines of an informational response or a trailer section, checked."""
         lines = []
         if not isinstance(headers, Iterable):
-            raise _explain(headers)
+            raise explain_pair(headers)
         for pair in headers:
-            name, value = _check_pair(pair)
+            name, value = check_pair(pair)
             if name.lower() in (b"content-length", b"transfer-encoding", b"connection", b"host"):
                 raise LocalProtocolError(f"the field {name!r} cannot be sent here")
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -194,28 +194,3 @@ class ResponseEncoder:
             lower = name.lower()
             own |= HAS_SERVER if lower == b"server" else HAS_DATE if lower == b"date" else 0
         return own
-
-
-def _check_pair(pair: Any) -> tuple[bytes, bytes]:
-    try:
-        name, value = pair
-        if match_token(name) and match_value(value) and isinstance(value, bytes):
-            return name, value
-    except (TypeError, ValueError):
-        pass
-    raise _explain(pair)
-
-
-def _explain(pair: Any) -> LocalProtocolError:
-    """What is wrong with a pair that cannot be sent."""
-    try:
-        name, value = pair
-    except (TypeError, ValueError):
-        return LocalProtocolError(f"headers must be {_HEADERS}; got {pair!r:.80}")
-    if not isinstance(name, bytes) or not isinstance(value, bytes):
-        return LocalProtocolError(f"a header's name and value must be bytes; got {pair!r:.80}")
-    if match_token(name) is None:
-        return LocalProtocolError(f"a header's name must be a token; got {name!r:.80}")
-    return LocalProtocolError(
-        f"the value of header {name!r:.60} holds a control byte (CR, LF, NUL, ...)"
-    )

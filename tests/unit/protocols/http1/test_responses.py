@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
+from omnicorn.http.defaults import HAS_DATE, HAS_SERVER
 from omnicorn.protocols.http1 import ResponseEncoder
-from omnicorn.protocols.http1.responses import HAS_DATE, HAS_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1268 @@
+"""One HTTP/2 connection's conversation (RFC 9113): frames in, frames out.
+
+Rules of this file:
+
+1. `receive` never raises and is never re-entered. What a peer does wrong on one stream ends
+   that stream (RST_STREAM, or a status where it asked for too much); what breaks the
+   connection's own rules ends it (GOAWAY). `guards` decide what is too much of a kind.
+2. Field blocks are decoded in the order they come, also those of streams that are refused
+   (RFC 7541 §2.2). A block that came before and changed nothing means the same request as
+   long as the dynamic table has not changed: one look-up.
+3. Windows follow consumption: a stream's opens as its application takes the content, the
+   connection's likewise. Content that waits on slow streams is *lent* to the connection, up
+   to `LENT_WINDOWS` of its windows, so that they do not hold up the others.
+4. Output is appended to `out`, in the order it must leave. Content is appended only while
+   `is_free`: then nothing waits that could be more urgent. Else it waits on its stream, and
+   `pump` takes it from there by `schedule`.
+
+The engine's time is what its owner last said; `on_waiting` asks for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from omnicorn.errors import (
+    Http2Error,
+    Http2StreamError,
+    LimitExceeded,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from omnicorn.http.memo import Memo
+from omnicorn.ports import HIGH_WATER
+from omnicorn.protocols.http2.codes import (
+    ACK,
+    CANCEL,
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HAS_PRIORITY,
+    HEADERS,
+    LARGEST_WINDOW,
+    NO_ERROR,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PRIORITY_UPDATE,
+    PROTOCOL_ERROR,
+    PUSH_PROMISE,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    STREAM_CLOSED,
+    WINDOW_UPDATE,
+)
+from omnicorn.protocols.http2.guards import (
+    EMPTY_DATA,
+    FREE_WINDOW_UPDATES,
+    LATE_DATA,
+    MADE_YOU_RESET,
+    MAX_CONTINUATIONS,
+    PING_FLOOD,
+    PRIORITY_FLOOD,
+    RAPID_RESET,
+    REFUSED_STREAMS,
+    SETTINGS_FLOOD,
+    TINY,
+    TINY_WINDOW,
+    UNKNOWN_FRAMES,
+    WINDOW_FLOOD,
+    Budgets,
+)
+from omnicorn.protocols.http2.hpack import Decoder, Encoder
+from omnicorn.protocols.http2.priority import parse_priority
+from omnicorn.protocols.http2.schedule import Schedule
+from omnicorn.protocols.http2.settings import Http2Settings, PeerSettings, greeting
+from omnicorn.protocols.http2.states import (
+    ACCEPT,
+    CLOSED,
+    CONNECTION_CLOSED,
+    CONNECTION_ERROR,
+    HALF_CLOSED_LOCAL,
+    HALF_CLOSED_REMOTE,
+    IDLE,
+    IGNORE,
+    NAMES,
+    OPEN,
+    REACTIONS,
+    RESET,
+    UNUSED,
+)
+from omnicorn.protocols.http2.stream import ENDED, WAITING, Http2Stream, frame_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from omnicorn.http.defaults import DefaultFields
+    from omnicorn.ports import StreamHandler
+    from omnicorn.protocols.http2.hpack import Strings
+    from omnicorn.protocols.http2.requests import Head, RequestParser
+    from omnicorn.protocols.http2.responses import ResponseEncoder, ResponseHead
+
+    Fields = Iterable[tuple[bytes, bytes]]
+
+DISCARD = 65536
+"""Bytes of an unread request body that are dropped before its stream is reset."""
+LENT_WINDOWS = 8
+"""Connection windows that slow streams may fill before they hold up the others."""
+FRAME_SIZE = 16384
+"""Bytes of content in a frame of ours: small enough for a more urgent one to get in between."""
+
+_REMEMBERED_RESETS = 256
+_REMEMBERED_GAPS = 64
+_REMEMBERED_PRIORITIES = 128
+_BLOCK_BYTES = 512
+_DRAIN_PING = b"omnidrai"
+_LAST_STREAM = 0x7FFFFFFF
+
+_unpack_head = Struct(">BHBBL").unpack_from
+_REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
+
+_FRAME_NAMES = (
+    "DATA", "HEADERS", "PRIORITY", "RST_STREAM", "SETTINGS", "PUSH_PROMISE", "PING", "GOAWAY",
+    "WINDOW_UPDATE", "CONTINUATION",
+)  # fmt: skip
+
+
+class Http2Owner(Protocol):
+    """What the engine tells its connection; `StreamOwner` fitted to many streams."""
+
+    def on_request(self, stream: Any, head: Any) -> StreamHandler:
+        """A request begins; the handler gets its body."""
+
+    def on_complete(self, stream: Any) -> None:
+        """The exchange is over on the engine's side: answered, or reset."""
+
+    def on_dropped(self, handler: Any) -> None:
+        """The exchange ended before its time; its application may still run: `orphans`."""
+
+    def on_refused(self, error: RemoteProtocolError, stream: Any) -> None:
+        """One request is refused, or reset, for what its peer did."""
+
+    def on_full(self) -> None:
+        """More than `HIGH_WATER` bytes of output wait."""
+
+    def on_pong(self, content: bytes) -> None:
+        """The answer to `ping`."""
+
+    def on_waiting(self) -> None:
+        """Something begins whose end has to come in time: content of a request, or room for
+        content of a response. Sets the engine's time, and later asks for `overdue`."""
+
+
+Owner = TypeVar("Owner", bound=Http2Owner)
+
+
+class Http2Engine(Generic[Owner]):
+    """The server's side of one connection.
+
+    Args:
+        owner: Told of requests and their progress.
+        parser: Shared by the connections of a server, as are the next four.
+        responses: Checks the heads of responses.
+        strings: The memory of HPACK literals.
+        defaults: The fields of every response.
+        settings: How HTTP/2 is served.
+        on_output: Called with the owner when there is output and there was none before.
+        now: Seconds of a clock that never goes back.
+
+    Attributes:
+        streams: The open ones by identifier.
+        out: Bytes to write, in order; `take` them.
+        pending: About how many bytes `take` will give.
+        blocked: The transport is full; set by the connection.
+        closing: Nothing more is read; close once the output is written.
+        error: Why the peer was sent away.
+        orphans: Handlers of cancelled requests whose applications still run; kept by the owner.
+        now: Set by `receive`, and by the owner.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_ended",
+        "_block_frames",
+        "_block_stream",
+        "_blocks",
+        "_body_limit",
+        "_budgets",
+        "_buffer",
+        "_credit",
+        "_decoder",
+        "_defaults",
+        "_drained",
+        "_encoder",
+        "_gaps",
+        "_goaway",
+        "_greeted",
+        "_heads",
+        "_last",
+        "_late_priorities",
+        "_lent",
+        "_on_output",
+        "_owner",
+        "_pairs",
+        "_parser",
+        "_preface",
+        "_promised",
+        "_pumping",
+        "_receiving",
+        "_resets",
+        "_room",
+        "_schedule",
+        "_window_updates",
+        "_written_frames",
+        "blocked",
+        "closing",
+        "error",
+        "frame_size",
+        "held",
+        "now",
+        "orphans",
+        "out",
+        "peer",
+        "pending",
+        "remote_closed",
+        "response_heads",
+        "responses",
+        "settings",
+        "streams",
+        "window",
+    )
+
+    def __init__(
+        self,
+        owner: Owner,
+        parser: RequestParser,
+        responses: ResponseEncoder,
+        strings: Strings,
+        defaults: DefaultFields,
+        settings: Http2Settings,
+        on_output: Callable[[Owner], object],
+        now: float,
+    ) -> None:
+        self._owner = owner
+        self._on_output = on_output
+        self._parser = parser
+        self._body_limit = parser.limits.body
+        self.responses = responses
+        self.response_heads = responses.heads
+        self._defaults = defaults
+        self._pairs: object = None
+        self.settings = settings
+        self.peer = PeerSettings()
+        self._decoder = Decoder(strings, parser.limits.head)
+        self._encoder = Encoder(strings)
+        # By field block, for requests without and with content.
+        self._heads: tuple[Memo[bytes, Head], Memo[bytes, Head]] = (
+            Memo(64, _BLOCK_BYTES),
+            Memo(64, _BLOCK_BYTES),
+        )
+        self._blocks: Memo[ResponseHead, bytes] = Memo(64, _BLOCK_BYTES)
+        self._buffer = b""
+        self._preface = PREFACE  # what is still to come of it
+        self._greeted = False
+        self._block: list[bytes] | None = None
+        self._block_stream = 0
+        self._block_ended = False
+        self._block_frames = 0
+        self._budgets = Budgets()
+        self._last = 0
+        self._promised = 0
+        self._gaps: list[tuple[int, int]] | None = None
+        self._resets: deque[int] | None = None
+        self._late_priorities: dict[int, tuple[int, bool]] | None = None
+        self._schedule: Schedule[Http2Stream] | None = None
+        self._pumping = False
+        self._receiving = False
+        self._goaway = -1
+        self._drained = False
+        self._room = max(settings.window, DEFAULT_WINDOW)
+        self._credit = 0
+        self._lent = 0
+        self._window_updates = 0
+        self._written_frames = 0
+        self.streams: dict[int, Http2Stream] = {}
+        self.orphans: set[Any] = set()
+        self.held: list[Http2Stream] = []
+        self.window = DEFAULT_WINDOW
+        self.frame_size = FRAME_SIZE
+        self.out: list[bytes | memoryview] = []
+        self.pending = 0
+        self.blocked = False
+        self.closing = False
+        self.remote_closed = False
+        self.error: RemoteProtocolError | None = None
+        self.now = now
+
+    # ------------------------------------------------------------------ from the peer
+
+    def begin(self) -> None:
+        """Say the server's part of the preface (RFC 9113 §3.4)."""
+        self._write(greeting(self.settings, self._parser.limits.head))
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes of the peer, in any segmentation; *now* in seconds."""
+        if self.closing:
+            return
+        self.now = now
+        self._receiving = True
+        try:
+            if self._preface:
+                data = self._read_preface(data)
+            buffer = self._buffer
+            if buffer:
+                data = self._complete_frame(buffer, data)
+            if data:
+                used = self._read_frames(data)
+                self._buffer = data[used:] if used < len(data) else b""
+        except Http2Error as error:
+            self._fail(error)
+        finally:
+            self._receiving = False
+        if self._schedule is not None and self._schedule.count:
+            self.pump()
+
+    def _read_preface(self, data: bytes) -> bytes:
+        expected = self._preface
+        if not data.startswith(expected[: len(data)]) and not data.startswith(expected):
+            raise Http2Error("the connection preface is broken", PROTOCOL_ERROR)
+        self._preface = expected[len(data) :]
+        return data[len(expected) :]
+
+    def _complete_frame(self, buffer: bytes, data: bytes) -> bytes:
+        """Read the frame that *buffer* begins, if it is whole now; returns what follows it."""
+        need = 9
+        for _ in range(2):
+            missing = need - len(buffer)
+            if missing > 0:
+                buffer += data[:missing]
+                data = data[missing:]
+                if len(buffer) < need:
+                    self._buffer = buffer
+                    return b""
+            need = 9 + int.from_bytes(buffer[:3], "big")
+            if need > 9 + DEFAULT_FRAME_SIZE:
+                break  # which is an error, said below
+        self._buffer = b""
+        self._read_frames(buffer)
+        return data
+
+    def _read_frames(self, data: bytes) -> int:
+        """Read every whole frame in *data*; returns where the first incomplete one begins."""
+        position = 0
+        size = len(data)
+        while size - position >= 9:
+            high, low, kind, flags, number = _unpack_head(data, position)
+            if high or low > DEFAULT_FRAME_SIZE:
+                self._refuse_size(kind, number)
+            start = position + 9
+            position = start + low
+            if position > size:
+                return start - 9
+            number &= 0x7FFFFFFF
+            if self._block is not None and (kind != CONTINUATION or number != self._block_stream):
+                raise Http2Error("a field block is not interrupted", PROTOCOL_ERROR)
+            if not self._greeted and (kind != SETTINGS or flags & ACK):
+                raise Http2Error("the preface's first frame is SETTINGS", PROTOCOL_ERROR)
+            try:
+                if kind == HEADERS:
+                    if flags & (PADDED | HAS_PRIORITY):
+                        self._read_padded_headers(data[start:position], flags, number)
+                    elif flags & END_HEADERS:
+                        self._end_block(number, data[start:position], flags & END_STREAM)
+                    else:
+                        self._begin_block(number, data[start:position], flags)
+                elif kind == DATA:
+                    self._read_data(data, start, position, flags, number)
+                elif kind <= CONTINUATION:
+                    _READERS[kind - PRIORITY](self, data[start:position], flags, number)
+                elif kind == PRIORITY_UPDATE:
+                    self._read_priority_update(data[start:position], number)
+                else:  # RFC 9113 §4.1: unknown types are dropped
+                    self._budgets.spend(UNKNOWN_FRAMES, self.now)
+            except Http2StreamError as error:
+                self._reset_for(number, error)
+            if self.closing:
+                return size
+        return position
+
+    def _refuse_size(self, kind: int, number: int) -> None:
+        name = _FRAME_NAMES[kind] if kind < len(_FRAME_NAMES) else "unknown"
+        raise Http2Error(
+            f"a frame ({name}) is larger than {DEFAULT_FRAME_SIZE} bytes", FRAME_SIZE_ERROR
+        )
+
+    # ------------------------------------------------------------------ field blocks
+
+    def _read_padded_headers(self, payload: bytes, flags: int, number: int) -> None:
+        payload = self._unpad(payload, flags)
+        if flags & HAS_PRIORITY:  # RFC 9113 §5.3.2: deprecated; read, and dropped
+            if len(payload) < 5:
+                raise Http2Error("HEADERS is too short for its priority", FRAME_SIZE_ERROR)
+            depends = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
+            payload = payload[5:]
+            if depends == number and number > self._last:
+                # §5.3.1 of RFC 7540: a stream error; the block is decoded all the same.
+                self._decode(payload) if flags & END_HEADERS else None
+                self._last = max(self._last, number)
+                raise Http2StreamError("a stream cannot depend on itself", PROTOCOL_ERROR)
+        if flags & END_HEADERS:
+            self._end_block(number, payload, flags & END_STREAM)
+        else:
+            self._begin_block(number, payload, flags)
+
+    def _unpad(self, payload: bytes, flags: int) -> bytes:
+        if not flags & PADDED:
+            return payload
+        if not payload:
+            raise Http2Error("a padded frame lacks its pad length", FRAME_SIZE_ERROR)
+        padding = payload[0]
+        if padding >= len(payload):
+            raise Http2Error("the padding is longer than the frame", PROTOCOL_ERROR)
+        return payload[1 : len(payload) - padding]
+
+    def _begin_block(self, number: int, fragment: bytes, flags: int) -> None:
+        self._check_number(number)
+        self._block = [fragment]
+        self._block_stream = number
+        self._block_ended = bool(flags & END_STREAM)
+        self._block_frames = 0
+
+    def _read_continuation(self, payload: bytes, flags: int, number: int) -> None:
+        block = self._block
+        if block is None:
+            raise Http2Error("CONTINUATION follows HEADERS", PROTOCOL_ERROR)
+        block.append(payload)
+        self._block_frames += 1
+        if (
+            self._block_frames > MAX_CONTINUATIONS
+            or sum(map(len, block)) > self._parser.limits.head
+        ):
+            raise Http2Error(
+                "too much of one kind: CONTINUATION flood (CVE-2024-27316)", ENHANCE_YOUR_CALM
+            )
+        if flags & END_HEADERS:
+            self._block = None
+            self._end_block(number, b"".join(block), self._block_ended)
+
+    def _check_number(self, number: int) -> None:
+        if not number & 1:
+            raise Http2Error("a client's streams have odd identifiers", PROTOCOL_ERROR)
+
+    def _decode(self, block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """Decode a block that was not remembered."""
+        decoder = self._decoder
+        generation = decoder.generation
+        try:
+            return decoder.decode(block)
+        finally:
+            if decoder.generation != generation:
+                for heads in self._heads:
+                    heads.clear()  # what they refer to has moved
+
+    def _end_block(self, number: int, block: bytes, ended: int) -> None:
+        """A whole field block came: a request, or the trailers of one."""
+        if number <= self._last or not number & 1:
+            self._read_trailers(number, block, ended)
+            return
+        heads = self._heads[0 if ended else 1]
+        head = heads.get(block)
+        refusal = None
+        if head is None:
+            generation = self._decoder.generation
+            self._gap(number)
+            try:
+                head = self._parser.parse(self._decode(block), bool(ended))
+                if self._decoder.generation == generation:
+                    heads.remember(block, head, len(block))
+            except Http2Error:
+                raise
+            except Http2StreamError:
+                self._last = number
+                raise
+            except RemoteProtocolError as error:
+                refusal = error
+        elif number > self._last + 2:
+            self._gap(number)
+        self._last = number
+        streams = self.streams
+        if self._goaway >= 0 and number > self._goaway:
+            return  # RFC 9113 §6.8: its client knows that it was not processed
+        if len(streams) + len(self.orphans) >= self.settings.max_streams:
+            self._budgets.spend(REFUSED_STREAMS, self.now)
+            self._write_reset(number, REFUSED_STREAM)
+            return
+        stream = Http2Stream(self, number, head, bool(ended))
+        streams[number] = stream
+        if refusal is not None:
+            self._answer(stream, refusal)
+            return
+        handler = self._owner.on_request(stream, head)
+        if stream.local != ENDED and number in streams:  # else answered within the upcall
+            stream.handler = handler
+            if not ended:
+                self._owner.on_waiting()
+        elif not stream.remote_ended:
+            self._owner.on_waiting()
+
+    def _gap(self, number: int) -> None:
+        """Remember the identifiers that were passed over: they cannot be used any more."""
+        first = self._last + 2 if self._last else 1
+        if number > first:
+            gaps = self._gaps
+            if gaps is None:
+                gaps = self._gaps = []
+            gaps.append((first, number - 2))
+            if len(gaps) > _REMEMBERED_GAPS:
+                del gaps[0]
+
+    def _read_trailers(self, number: int, block: bytes, ended: int) -> None:
+        stream = self._accept(number, HEADERS)
+        fields = self._decode(block)
+        if stream is None:
+            return
+        if not ended:
+            raise Http2StreamError("trailers end their stream", PROTOCOL_ERROR)
+        # RFC 9113 §8.1: checked, and dropped: ASGI has no place for them.
+        self._parser.check_trailers(fields)
+        stream.end()
+        self._ended(stream)
+
+    # ------------------------------------------------------------------ content
+
+    def _read_data(self, data: bytes, start: int, end: int, flags: int, number: int) -> None:
+        size = end - start
+        self._room -= size
+        if self._room < 0:
+            raise Http2Error("more DATA than the connection's window", FLOW_CONTROL_ERROR)
+        stream = self.streams.get(number)
+        if stream is None or stream.remote_ended:
+            self.consumed(size)
+            self._accept(number, DATA)
+            self._budgets.spend(LATE_DATA, self.now)
+            return
+        stream.room -= size
+        if stream.room < 0:
+            self.consumed(size)
+            raise Http2StreamError("more DATA than the stream's window", FLOW_CONTROL_ERROR)
+        if flags & PADDED:
+            content = self._unpad(data[start:end], flags)
+            padding = size - len(content)
+            # RFC 9113 §6.9.1: padding counts, and nobody else will consume it.
+            stream.unread += padding
+            stream.consumed(padding)
+        else:
+            content = data[start:end]
+        ended = flags & END_STREAM
+        if not content and not ended:
+            self._budgets.spend(EMPTY_DATA, self.now)
+        stream.heard = self.now
+        body_limit = self._body_limit
+        if body_limit is not None:
+            self._check_body(stream, len(content), body_limit)
+            if stream.local == ENDED:
+                self.consumed(len(content))
+                return
+        stream.receive(content)
+        if ended and not stream.remote_ended:
+            stream.end()
+            self._ended(stream)
+        elif self._room < self.settings.window >> 2:
+            self._lend()
+
+    def _check_body(self, stream: Http2Stream, size: int, limit: int) -> None:
+        stream.received += size
+        if stream.received > limit and stream.handler is not None:
+            error = LimitExceeded("the request body is too large", 413, limit)
+            handler = stream.handler
+            if stream.local == WAITING:
+                self._answer(stream, error)
+            else:
+                self._owner.on_refused(error, stream)
+                self.reset(stream, CANCEL)
+            handler.on_reset(error)
+
+    def _lend(self) -> None:
+        """The connection's window is nearly full of what slow streams do not take."""
+        window = self.settings.window
+        amount = min(window - self._room, LENT_WINDOWS * window - self._lent)
+        if amount > 0 and len(self.streams) > 1:
+            self._lent += amount
+            self._grant(amount)
+
+    def _grant(self, amount: int) -> None:
+        self._room += amount
+        self.write_control(frame_head(0, 4, WINDOW_UPDATE, 0, 0) + amount.to_bytes(4, "big"))
+
+    def consumed(self, count: int) -> None:
+        """Content has left our hands: the connection's window opens again, half of it at once."""
+        if self._lent:
+            repaid = min(self._lent, count)
+            self._lent -= repaid
+            count -= repaid
+        credit = self._credit + count
+        if credit * 2 >= self.settings.window:
+            self._grant(credit)
+            credit = 0
+        self._credit = credit
+
+    def discard(self, stream: Http2Stream, size: int) -> None:
+        """Content of a request that is answered: dropped, up to a point (RFC 9113 §8.1)."""
+        self.consumed(size)
+        stream.unread += size
+        if stream.unread > DISCARD:
+            self._write_reset(stream.id, NO_ERROR)
+            stream.unread = 0
+            self._forget(stream)
+
+    def _ended(self, stream: Http2Stream) -> None:
+        """The peer has sent all of a request."""
+        stream.remote_ended = True
+        if stream.local == ENDED and stream.queued == 0 and stream.handler is None:
+            stream.unread = 0
+            self.streams.pop(stream.id, None)
+
+    # ------------------------------------------------------------------ other frames
+
+    def _accept(self, number: int, kind: int) -> Http2Stream | None:
+        """The stream that a frame is for; None where the frame is to be ignored.
+
+        Raises:
+            Http2StreamError, Http2Error: It cannot come in this state.
+        """
+        stream = self.streams.get(number)
+        state = self._state(number, stream)
+        reaction = REACTIONS[state][kind]
+        if reaction == ACCEPT:
+            return stream
+        if reaction == IGNORE:
+            return None
+        reason = f"{_FRAME_NAMES[kind]} on a stream that is {NAMES[state]}"
+        if reaction == CONNECTION_ERROR:
+            raise Http2Error(reason, PROTOCOL_ERROR)
+        if reaction == CONNECTION_CLOSED:
+            raise Http2Error(reason, STREAM_CLOSED)
+        raise Http2StreamError(reason, STREAM_CLOSED)
+
+    def _state(self, number: int, stream: Http2Stream | None) -> int:
+        """A stream's state, by RFC 9113 §5.1."""
+        if stream is not None:
+            if stream.remote_ended:
+                return HALF_CLOSED_REMOTE
+            return HALF_CLOSED_LOCAL if stream.local == ENDED and not stream.queued else OPEN
+        if number == 0:
+            return UNUSED
+        if not number & 1:
+            return CLOSED if number <= self._promised else IDLE
+        if number > self._last:
+            return IDLE
+        if self._resets is not None and number in self._resets:
+            return RESET
+        if self._gaps is not None and any(a <= number <= b for a, b in self._gaps):
+            return UNUSED
+        return CLOSED
+
+    def _read_priority(self, payload: bytes, flags: int, number: int) -> None:
+        """RFC 9113 §6.3: deprecated; checked, and dropped."""
+        if not number:
+            raise Http2Error("PRIORITY needs a stream", PROTOCOL_ERROR)
+        self._budgets.spend(PRIORITY_FLOOD, self.now)
+        if len(payload) != 5:
+            raise Http2StreamError("PRIORITY has five bytes", FRAME_SIZE_ERROR)
+        if int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == number:
+            raise Http2StreamError("a stream cannot depend on itself", PROTOCOL_ERROR)
+
+    def _read_reset(self, payload: bytes, flags: int, number: int) -> None:
+        if len(payload) != 4:
+            raise Http2Error("RST_STREAM has four bytes", FRAME_SIZE_ERROR)
+        stream = self._accept(number, RST_STREAM)
+        if stream is None:
+            return
+        self._budgets.spend(RAPID_RESET, self.now)
+        self._drop(stream, None)
+
+    def _read_settings(self, payload: bytes, flags: int, number: int) -> None:
+        if number:
+            raise Http2Error("SETTINGS is for the connection, not for a stream", PROTOCOL_ERROR)
+        if flags & ACK:
+            if payload:
+                raise Http2Error("an acknowledgement of SETTINGS is empty", FRAME_SIZE_ERROR)
+            return
+        if self._greeted:
+            self._budgets.spend(SETTINGS_FLOOD, self.now)
+        self._greeted = True
+        self.apply_settings(payload)
+        self.write_control(frame_head(0, 0, SETTINGS, ACK, 0))
+
+    def apply_settings(self, payload: bytes) -> None:
+        """Take the peer's settings; also those of ``HTTP2-Settings`` (RFC 7540 §3.2.1).
+
+        Raises:
+            Http2Error: One is out of its range.
+        """
+        peer = self.peer
+        window, table_size = peer.window, peer.table_size
+        peer.update(payload)
+        if peer.table_size != table_size:
+            self._encoder.set_max_table_size(peer.table_size)
+            self._blocks.clear()
+        if peer.window != window:
+            # RFC 9113 §6.9.2: also for the streams that are open, and maybe below zero.
+            change = peer.window - window
+            for stream in tuple(self.streams.values()):
+                stream.window += change
+                if stream.window > LARGEST_WINDOW:
+                    raise Http2Error("a stream's window is over 2^31-1", FLOW_CONTROL_ERROR)
+                if stream.queued and stream.window > 0:
+                    self.enlist(stream)
+
+    def _read_push_promise(self, payload: bytes, flags: int, number: int) -> None:
+        raise Http2Error("a client cannot push", PROTOCOL_ERROR)
+
+    def _read_ping(self, payload: bytes, flags: int, number: int) -> None:
+        if number:
+            raise Http2Error("PING is for the connection, not for a stream", PROTOCOL_ERROR)
+        if len(payload) != 8:
+            raise Http2Error("PING has eight bytes", FRAME_SIZE_ERROR)
+        if not flags & ACK:
+            self._budgets.spend(PING_FLOOD, self.now)
+            self.write_control(frame_head(0, 8, PING, ACK, 0) + payload)
+        elif payload == _DRAIN_PING:
+            if self._goaway == _LAST_STREAM:
+                self._go_away(NO_ERROR, b"")
+                self._settle()
+        else:
+            self._owner.on_pong(payload)
+
+    def _read_goaway(self, payload: bytes, flags: int, number: int) -> None:
+        if number:
+            raise Http2Error("GOAWAY is for the connection, not for a stream", PROTOCOL_ERROR)
+        if len(payload) < 8:
+            raise Http2Error("GOAWAY has eight bytes at least", FRAME_SIZE_ERROR)
+        # The client opens no more streams; those in flight go on.
+        self._drained = True
+        self._settle()
+
+    def _read_window_update(self, payload: bytes, flags: int, number: int) -> None:
+        if len(payload) != 4:
+            raise Http2Error("WINDOW_UPDATE has four bytes", FRAME_SIZE_ERROR)
+        self._window_updates += 1
+        if self._window_updates > FREE_WINDOW_UPDATES * self._written_frames:
+            self._budgets.spend(WINDOW_FLOOD, self.now)
+        amount = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        if not number:
+            self.window += amount
+            if not amount:
+                raise Http2Error("a WINDOW_UPDATE of nothing", PROTOCOL_ERROR)
+            if self.window > LARGEST_WINDOW:
+                raise Http2Error("the connection's window is over 2^31-1", FLOW_CONTROL_ERROR)
+            return
+        stream = self.streams.get(number) or self._accept(number, WINDOW_UPDATE)
+        if not amount:
+            raise Http2StreamError("a WINDOW_UPDATE of nothing", PROTOCOL_ERROR)
+        if stream is None:
+            return
+        stream.window += amount
+        if stream.window > LARGEST_WINDOW:
+            raise Http2StreamError("the stream's window is over 2^31-1", FLOW_CONTROL_ERROR)
+        if stream.queued and stream.window > 0:
+            self.enlist(stream)
+
+    def _read_priority_update(self, payload: bytes, number: int) -> None:
+        """RFC 9218 §7.1."""
+        if number:
+            raise Http2Error("PRIORITY_UPDATE is for the connection", PROTOCOL_ERROR)
+        if len(payload) < 4:
+            raise Http2Error("PRIORITY_UPDATE has four bytes at least", FRAME_SIZE_ERROR)
+        self._budgets.spend(PRIORITY_FLOOD, self.now)
+        number = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
+        if not number or not number & 1:
+            raise Http2Error("PRIORITY_UPDATE needs a request's stream", PROTOCOL_ERROR)
+        priority = parse_priority(payload[4:])
+        stream = self.streams.get(number)
+        if stream is None and number <= self._last:
+            return
+        late = self._late_priorities
+        if late is None:
+            late = self._late_priorities = {}
+        if len(late) < _REMEMBERED_PRIORITIES:
+            late[number] = priority
+        schedule = self._schedule
+        if stream is not None and stream.queued and schedule is not None:
+            stream.urgency, stream.incremental = priority
+            schedule.move(stream)
+
+    def priority_of(self, number: int, head: Head | None) -> tuple[int, bool] | None:
+        """What the client said of a stream's priority, the last word first; None: nothing."""
+        late = self._late_priorities
+        if late is not None and number in late:
+            return late[number]
+        return None if head is None else head.priority
+
+    # ------------------------------------------------------------------ ends
+
+    def finish(self, stream: Http2Stream) -> None:
+        """A response is written to its end."""
+        late = self._late_priorities
+        if late is not None:
+            late.pop(stream.id, None)
+        unread = stream.unread
+        if unread:
+            stream.unread = 0
+            self.consumed(unread)
+        if stream.remote_ended:
+            self.streams.pop(stream.id, None)
+        elif stream.remaining > DISCARD:
+            # RFC 9113 §8.1: the rest of the request is not wanted.
+            self._write_reset(stream.id, NO_ERROR)
+            self._forget(stream)
+        self._owner.on_complete(stream)
+        stream.handler = None
+        if self._drained:
+            self._settle()
+
+    def reset(self, stream: Http2Stream, code: int) -> None:
+        """Give a stream up from this side."""
+        if self.streams.get(stream.id) is not stream or (
+            stream.local == ENDED and not stream.queued
+        ):
+            return
+        self._write_reset(stream.id, code)
+        self._drop(stream, None, tell=False)
+
+    def _forget(self, stream: Http2Stream) -> None:
+        """Take a stream out, wherever it stands."""
+        self.streams.pop(stream.id, None)
+        if stream.queued and self._schedule is not None:
+            self._schedule.remove(stream)
+        unread = stream.unread
+        if unread:
+            stream.unread = 0
+            self.consumed(unread)
+
+    def _drop(
+        self, stream: Http2Stream, error: RemoteProtocolError | None, tell: bool = True
+    ) -> None:
+        """A stream is over before its time."""
+        self._forget(stream)
+        stream.discard_output()
+        handler = stream.handler
+        if handler is not None:
+            if tell:
+                handler.on_reset(error)
+            self._owner.on_dropped(handler)
+        self._owner.on_complete(stream)
+        stream.handler = None
+        if self._drained:
+            self._settle()
+
+    def _reset_for(self, number: int, error: Http2StreamError) -> None:
+        """The peer broke the rules of one stream."""
+        self._budgets.spend(MADE_YOU_RESET, self.now)
+        error.with_traceback(None)
+        stream = self.streams.get(number)
+        self._write_reset(number, error.code)
+        self._owner.on_refused(error, stream)
+        if stream is not None:
+            self._drop(stream, error)
+
+    def _write_reset(self, number: int, code: int) -> None:
+        resets = self._resets
+        if resets is None:
+            resets = self._resets = deque(maxlen=_REMEMBERED_RESETS)
+        resets.append(number)
+        self.write_control(frame_head(0, 4, RST_STREAM, 0, number) + code.to_bytes(4, "big"))
+
+    def _answer(self, stream: Http2Stream, error: RemoteProtocolError) -> None:
+        """Refuse a request with a status."""
+        self._budgets.spend(MADE_YOU_RESET, self.now)
+        error.with_traceback(None)
+        self._owner.on_refused(error, stream)
+        body = b"%b\n" % error.reason.encode()
+        stream.send_head(error.status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
+        stream.send_data(body, True)
+
+    def _fail(self, error: Http2Error) -> None:
+        """The peer broke the rules of the connection: say why, and end it (RFC 9113 §5.4.1)."""
+        self.error = error.with_traceback(None)
+        self._go_away(error.code, error.reason.encode())
+        self.stop()
+
+    def _go_away(self, code: int, reason: bytes) -> None:
+        self._goaway = self._last
+        self._drained = True
+        self._write(
+            frame_head(0, 8 + len(reason), GOAWAY, 0, 0)
+            + self._last.to_bytes(4, "big")
+            + code.to_bytes(4, "big")
+            + reason
+        )
+
+    def refuse_more(self) -> None:
+        """The server stops: what is in flight is finished, nothing new is taken (§6.8).
+
+        In two steps, so that requests under way are not lost: first the client learns that
+        we are about to stop, and when it has answered a PING, which of its streams were
+        the last.
+        """
+        if self.closing or self._goaway >= 0:
+            return
+        if not self.streams:
+            self._go_away(NO_ERROR, b"")
+            self._settle()
+            return
+        self._goaway = _LAST_STREAM
+        self._write(
+            frame_head(0, 8, GOAWAY, 0, 0)
+            + _LAST_STREAM.to_bytes(4, "big")
+            + NO_ERROR.to_bytes(4, "big")
+            + frame_head(0, 8, PING, 0, 0)
+            + _DRAIN_PING
+        )
+
+    def _settle(self) -> None:
+        """Close once nothing is in flight."""
+        if not self.streams:
+            if self._goaway < 0 or self._goaway == _LAST_STREAM:
+                self._go_away(NO_ERROR, b"")
+            self.closing = True
+
+    def stop(self) -> None:
+        """The connection ends: every exchange with it, and nothing more is read."""
+        self.closing = True
+        self._buffer = b""
+        self._block = None
+        self._schedule = None
+        streams = tuple(self.streams.values())
+        self.streams.clear()
+        error = self.error
+        for stream in streams:
+            stream.discard_output()
+            stream.unread = 0
+            if stream.handler is not None:
+                stream.handler.on_reset(error)
+            self._owner.on_complete(stream)
+            stream.handler = None
+
+    def receive_eof(self) -> None:
+        """The peer sends nothing more; responses in flight may still be read."""
+        self.remote_closed = True
+        self._drained = True
+        for stream in tuple(self.streams.values()):
+            if not stream.remote_ended:
+                self._drop(stream, None)
+            elif stream.handler is not None:
+                stream.handler.on_remote_closed()
+        if not self.streams:
+            self.closing = True
+
+    def connection_lost(self) -> None:
+        """The connection is gone; no upcall follows."""
+        self.stop()
+        self.orphans.clear()
+        self.out.clear()
+        self.held.clear()
+        self._owner = None  # type: ignore[assignment]  # it holds this engine
+
+    # ------------------------------------------------------------------ requests of our own
+
+    def upgrade(self, settings: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Stream 1 is a request of HTTP/1.1 that asked for HTTP/2 (RFC 7540 §3.2).
+
+        Args:
+            settings: The payload of its ``HTTP2-Settings``.
+            fields: The request, with pseudo-fields, as HTTP/2 would carry it.
+
+        Raises:
+            Http2Error, RemoteProtocolError: Either is broken.
+        """
+        head = self._parser.parse(fields, True)
+        self.apply_settings(settings)
+        self._last = 1
+        stream = Http2Stream(self, 1, head, True)
+        self.streams[1] = stream
+        handler = self._owner.on_request(stream, head)
+        if stream.local != ENDED:
+            stream.handler = handler
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the peer's preface has come."""
+        return self._greeted
+
+    @property
+    def pushes(self) -> bool:
+        """Whether the peer takes a pushed response now (RFC 9113 §8.4)."""
+        promised = sum(1 for number in self.streams if not number & 1)
+        return self.peer.push and self._goaway < 0 and promised < self.peer.max_streams
+
+    def push(self, parent: Http2Stream, scheme: bytes, path: bytes, headers: Fields) -> bool:
+        """Promise a response to a request that the client did not make, and ask for it.
+
+        Args:
+            parent: The stream of the request that it belongs to.
+            scheme: The connection's.
+            path: The target, from ``/``.
+            headers: The fields of the request; ``host`` is taken from the parent's.
+
+        Returns:
+            False where the peer takes none.
+
+        Raises:
+            LocalProtocolError: There can be no such request.
+        """
+        if not self.pushes or parent.head is None or self.streams.get(parent.id) is not parent:
+            return False
+        fields = [(b":method", b"GET"), (b":scheme", scheme), (b":path", path)]
+        host = parent.head.fields.get(b"host")
+        if host is not None:
+            fields.insert(2, (b":authority", host))
+        try:
+            fields += [(bytes(name).lower(), bytes(value)) for name, value in headers]
+            head = self._parser.parse(tuple(fields), True)
+        except (RemoteProtocolError, TypeError, ValueError) as error:
+            raise LocalProtocolError(f"this cannot be pushed: {error}") from None
+        number = self._promised = self._promised + 2
+        block = self._encoder.encode(fields)
+        self._blocks.clear()
+        self._write_block(PUSH_PROMISE, parent.id, number.to_bytes(4, "big"), block, 0)
+        stream = Http2Stream(self, number, head, True)
+        self.streams[number] = stream
+        handler = self._owner.on_request(stream, head)
+        if stream.local != ENDED:
+            stream.handler = handler
+        return True
+
+    def ping(self, content: bytes) -> None:
+        """Ask for a sign of life; *content* is eight bytes, given back by ``on_pong``."""
+        self._write(frame_head(0, 8, PING, 0, 0) + content)
+
+    # ------------------------------------------------------------------ time
+
+    def overdue(self, now: float, body: float, write: float) -> float:
+        """Reset the streams whose peer keeps them waiting; returns when to look again.
+
+        Args:
+            now: Seconds.
+            body: Seconds between two pieces of a request's content.
+            write: Seconds in which a peer has to let something through.
+        """
+        self.now = now
+        nearest = float("inf")
+        for stream in tuple(self.streams.values()):
+            if stream.awaits_peer:
+                until = stream.heard + body
+                if until <= now:
+                    error = RemoteProtocolError("the request body did not arrive in time", 408)
+                    handler = stream.handler
+                    if stream.local == WAITING:
+                        self._answer(stream, error)
+                    self._write_reset(stream.id, CANCEL)
+                    if stream.local == ENDED:
+                        self._forget(stream)
+                        if handler is not None:
+                            handler.on_reset(error)
+                    else:
+                        self._drop(stream, error)
+                    continue
+                nearest = min(nearest, until)
+            if stream.queued and not self.blocked:
+                until = stream.moved + write
+                if until <= now:
+                    self._owner.on_refused(
+                        Http2StreamError("the peer does not open its window", CANCEL), stream
+                    )
+                    self._write_reset(stream.id, CANCEL)
+                    self._drop(stream, None)
+                    continue
+                nearest = min(nearest, until)
+        return nearest
+
+    # ------------------------------------------------------------------ to the peer
+
+    @property
+    def is_free(self) -> bool:
+        """Content may be appended to the output: nothing waits that should leave before it."""
+        return (
+            not self.blocked
+            and self.pending <= HIGH_WATER
+            and (self._schedule is None or not self._schedule.count)
+        )
+
+    def enlist(self, stream: Http2Stream) -> None:
+        """*stream* could send."""
+        schedule = self._schedule
+        if schedule is None:
+            schedule = self._schedule = Schedule()
+        schedule.add(stream)
+        if not self._receiving:
+            self.pump()
+
+    def overflow(self) -> None:
+        """Much output waits: write it, and let others have their turn."""
+        self._owner.on_full()
+
+    def unblock(self) -> None:
+        """The transport takes more again."""
+        self.blocked = False
+        self.pump()
+        if not self.blocked:
+            for stream in tuple(self.streams.values()):
+                if not stream.queued and stream.handler is not None:
+                    stream.handler.on_writable()
+
+    def dismiss(self, stream: Http2Stream) -> None:
+        """*stream* has nothing left to send, or may not."""
+        if self._schedule is not None:
+            self._schedule.remove(stream)
+
+    def pump(self) -> None:
+        """Write content that waits, as far as the windows and the transport allow."""
+        schedule = self._schedule
+        if schedule is None or self._pumping:
+            return
+        self._pumping = True
+        try:
+            while schedule.count and not self.blocked and not self.closing:
+                if self.pending > HIGH_WATER:
+                    self._owner.on_full()
+                    break
+                stream = schedule.first()
+                limit = min(self.frame_size, self.window, stream.window)
+                if stream.queued and limit <= 0:
+                    if stream.window <= 0:
+                        schedule.remove(stream)
+                        continue
+                    break  # the connection's window is shut
+                size = stream.write_frame(max(limit, 0))
+                self.window -= size
+                if size < TINY and stream.queued:
+                    try:
+                        self._budgets.spend(TINY_WINDOW, self.now)
+                    except Http2Error as error:
+                        self._fail(error)
+                        break
+                if stream.scheduled >= 0:
+                    schedule.served(stream)
+        finally:
+            self._pumping = False
+
+    def await_peer(self) -> None:
+        """Something begins that the peer has to end: see `Http2Owner.on_waiting`."""
+        self._owner.on_waiting()
+
+    def announce(self) -> None:
+        """There will be output, and there was none."""
+        self._on_output(self._owner)
+
+    def write_head(self, number: int, prepared: ResponseHead, flags: int) -> None:
+        """Write the head of a response; from memory where the tables are as they were."""
+        pairs = self._defaults.pairs
+        if pairs is None:
+            self._defaults.refresh()
+            pairs = self._defaults.pairs
+            assert pairs is not None
+        if pairs is not self._pairs:
+            self._pairs = pairs
+            self._blocks.clear()
+        block = self._blocks.get(prepared)
+        if block is None:
+            encoder = self._encoder
+            generation = encoder.generation
+            block = encoder.encode((*prepared.fields, *pairs[prepared.own]))
+            if encoder.generation != generation:
+                self._blocks.clear()
+            elif encoder.settled:
+                self._blocks.remember(prepared, block, len(block))
+        size = len(block)
+        if size > FRAME_SIZE:
+            self._write_block(HEADERS, number, b"", block, flags)
+            return
+        if not self.out:
+            self._on_output(self._owner)
+        self.out += (frame_head(0, size, HEADERS, END_HEADERS | flags, number), block)
+        self.pending += size + 9
+
+    def write_block(self, number: int, fields: Fields, flags: int) -> None:
+        """Write a field section that is not a response's head."""
+        encoder = self._encoder
+        generation = encoder.generation
+        block = encoder.encode(fields)
+        if encoder.generation != generation:
+            self._blocks.clear()
+        self._write_block(HEADERS, number, b"", block, flags)
+
+    def _write_block(self, kind: int, number: int, prefix: bytes, block: bytes, flags: int) -> None:
+        """Write a field block, in as many frames as it takes."""
+        payload = prefix + block
+        first, rest = payload[:FRAME_SIZE], payload[FRAME_SIZE:]
+        self._write(
+            frame_head(0, len(first), kind, flags | (0 if rest else END_HEADERS), number) + first
+        )
+        while rest:
+            first, rest = rest[:FRAME_SIZE], rest[FRAME_SIZE:]
+            self._write(
+                frame_head(0, len(first), CONTINUATION, 0 if rest else END_HEADERS, number) + first
+            )
+
+    def write_data(self, number: int, data: bytes, size: int, flags: int) -> None:
+        """Write content that the windows allow, in one frame."""
+        out = self.out
+        if not out:
+            self._on_output(self._owner)
+        out += (frame_head(0, size, DATA, flags, number), data)
+        self.pending += size + 9
+        self._written_frames += 1
+
+    def write_pieces(self, head: bytes, pieces: list[bytes | memoryview]) -> None:
+        """Write a frame of content that waited."""
+        out = self.out
+        if not out:
+            self._on_output(self._owner)
+        out.append(head)
+        out += pieces
+        self._written_frames += 1
+
+    def write_control(self, frame: bytes) -> None:
+        """Write a frame that nothing holds back."""
+        if not self.out:
+            self._on_output(self._owner)
+        self.out.append(frame)
+        self.pending += len(frame)
+
+    _write = write_control
+
+    def take(self) -> list[Any]:
+        """The output, as pieces in order."""
+        held = self.held
+        if held:
+            for stream in held:
+                stream.write_head()
+            held.clear()
+        out = self.out
+        self.out = []
+        self.pending = 0
+        return out
+
+
+_READERS = (  # from PRIORITY on; DATA and HEADERS, the common ones, are read in `_read_frames`
+    Http2Engine._read_priority,
+    Http2Engine._read_reset,
+    Http2Engine._read_settings,
+    Http2Engine._read_push_promise,
+    Http2Engine._read_ping,
+    Http2Engine._read_goaway,
+    Http2Engine._read_window_update,
+    Http2Engine._read_continuation,
+)

@@ -1,0 +1,404 @@
+"""A decoded field list to a `Head`, strictly, and what repeats only once.
+
+Rules of this file:
+
+1. A malformed request (RFC 9113 §8.1.1) ends its stream: `Http2StreamError`. A request that
+   is well-formed, but not one this server takes, is answered: `RemoteProtocolError` with
+   its status, in the words of HTTP/1.1. Nothing is repaired.
+2. What comes out obeys HTTP/1.1's rules as well: names are tokens, values hold no control
+   byte, the one `host` is the authority. No gateway behind us can be smuggled through
+   (RFC 9113 §10.3).
+3. Clients seldom change the names and their order, so all that follows from these alone is a
+   `_Shape`, found by one look-up in a bounded memory. Of the values, authorities, paths and
+   priorities are remembered; the legality of all is one question (`are_values`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from omnicorn.errors import Http2StreamError, LimitExceeded, RemoteProtocolError
+from omnicorn.http.fields import (
+    CONNECTION_FIELDS,
+    are_values,
+    is_host,
+    list_tokens,
+    match_length,
+    match_token,
+    match_value,
+)
+from omnicorn.http.limits import Limits
+from omnicorn.http.memo import Memo
+from omnicorn.http.target import decode_path, match_target
+from omnicorn.ports import RequestHead
+from omnicorn.protocols.http2.codes import PROTOCOL_ERROR
+from omnicorn.protocols.http2.priority import parse_priority
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    _Pair = tuple[bytes, bytes]
+    _Path = tuple[str, bytes, bytes]
+
+_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+
+# Which pseudo-header fields there are.
+_PLAIN = 0  # those of any request (RFC 9113 §8.3.1)
+_EXTENDED = 1  # and `:protocol` (RFC 8441 §4)
+_TUNNEL = 2  # `:method` and `:authority` alone (RFC 9113 §8.5)
+
+# Which fields have a meaning here.
+_LENGTH, _EXPECT, _TE, _PRIORITY = 1, 2, 4, 8
+
+# RFC 3986 §3.1.
+_match_scheme = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+
+
+class Head(RequestHead):
+    """A `RequestHead` with what only HTTP/2 needs to know.
+
+    Attributes:
+        length: The ``content-length``; -1 without one.
+        head_only: The method is HEAD: the response has no content.
+        expects_continue: ``Expect: 100-continue`` with a body still to come.
+        protocol: What an extended CONNECT asks for (RFC 8441), lower-case; else None.
+        priority: Urgency and incremental (RFC 9218 §4); None without a `priority` field.
+    """
+
+    __slots__ = ("expects_continue", "head_only", "length", "priority", "protocol")
+
+    length: int
+    head_only: bool
+    expects_continue: bool
+    protocol: bytes | None
+    priority: tuple[int, bool] | None
+
+
+class _Shape:
+    """What a sequence of names says by itself; it is sound if there is one.
+
+    Attributes:
+        form: `_PLAIN`, `_EXTENDED` or `_TUNNEL`.
+        pseudo: The pseudo-header fields.
+        flags: Which of the fields that mean something are there.
+        host: There is a ``host`` field.
+        cookies: Where the ``cookie`` fields stand, if there are several.
+        forwarded: As in `RequestHead`.
+    """
+
+    __slots__ = ("cookies", "flags", "form", "forwarded", "host", "pseudo")
+
+    form: int
+    pseudo: tuple[bytes, ...]
+    flags: int
+    host: bool
+    cookies: tuple[int, ...]
+    forwarded: bool
+
+
+class RequestParser:
+    """Parses field lists within limits; one for all connections, as it only remembers.
+
+    Attributes:
+        limits: What is allowed. How large a list may be is the HPACK decoder's to say.
+    """
+
+    __slots__ = (
+        "_authorities",
+        "_methods",
+        "_names",
+        "_paths",
+        "_priorities",
+        "_schemes",
+        "_shapes",
+        "limits",
+    )
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._shapes: Memo[tuple[bytes, ...], _Shape] = Memo(512, 1024)
+        self._names: Memo[bytes, bytes] = Memo(1024, 64)
+        self._methods: Memo[bytes, str] = Memo(64, 16)
+        self._schemes: Memo[bytes, bytes] = Memo(8, 5)
+        self._authorities: Memo[bytes, _Pair] = Memo(256, 256)
+        self._paths: Memo[bytes, _Path] = Memo(2048, 512)
+        self._priorities: Memo[bytes, tuple[int, bool]] = Memo(64, 32)
+
+    def parse(self, fields: tuple[_Pair, ...], ended: bool) -> Head:
+        """Parse a request's field list.
+
+        Args:
+            fields: As they were decoded.
+            ended: No content follows: the HEADERS frame has END_STREAM.
+
+        Raises:
+            Http2StreamError: The request is malformed (RFC 9113 §8.1.1).
+            LimitExceeded: 413, 414 or 431.
+            RemoteProtocolError: What else answers the request.
+        """
+        by_name = dict(fields)
+        single = len(by_name) == len(fields)
+        if single:  # a dict keeps the order, and splits a list faster than a loop
+            names = tuple(by_name)
+            values = list(by_name.values())
+        else:
+            names = tuple([name for name, _ in fields])
+            values = [value for _, value in fields]
+        shape = self._shapes.get(names) or self._learn_shape(names)
+        if not are_values(values):
+            raise _malformed(_explain_values(values))
+
+        token = by_name[b":method"]
+        method = self._methods.get(token) or self._learn_method(token)
+        protocol = None
+        if method == "CONNECT" or shape.form != _PLAIN:
+            protocol = self._connect(method, shape, by_name)
+        scheme = by_name[b":scheme"]
+        if scheme not in self._schemes:
+            self._learn_scheme(scheme)
+        target = by_name[b":path"]
+        path = self._paths.get(target) or self._learn_path(target, token)
+
+        crumbs = shape.cookies
+        if crumbs:  # RFC 9113 §8.2.3: one field, at the place of the first
+            cookie = b"; ".join([values[index] for index in crumbs])
+            pairs = list(fields)
+            pairs[crumbs[0]] = (b"cookie", cookie)
+            for index in crumbs[:0:-1]:
+                del pairs[index]
+            fields = tuple(pairs)
+            by_name[b"cookie"] = cookie
+        headers = fields[len(shape.pseudo) :]
+        authority = by_name.get(b":authority")
+        for name in shape.pseudo:
+            del by_name[name]
+        # RFC 9113 §8.3.1: the authority becomes the one host field, and the first.
+        if authority is not None:
+            host = self._authorities.get(authority) or self._learn_authority(authority)
+            if shape.host:
+                if not _are_same(by_name[b"host"], authority, scheme):
+                    raise _malformed("the host field differs from :authority")
+                headers = tuple([pair for pair in headers if pair[0] != b"host"])
+            headers = (host, *headers)
+            by_name[b"host"] = authority
+        elif shape.host:
+            value = by_name[b"host"]
+            if not is_host(value):
+                raise _malformed("the host field is malformed")
+            headers = (
+                (b"host", value),
+                *[pair for pair in headers if pair[0] != b"host"],
+            )
+
+        head = Head()
+        head.method = method
+        head.version = "2"
+        head.path, head.raw_path, head.query = path
+        head.headers = headers
+        head.fields = by_name
+        head.forwarded = shape.forwarded
+        head.has_body = not ended
+        head.upgrade = head.protocol = protocol
+        head.template = None
+        head.head_only = method == "HEAD"
+        head.length = -1
+        head.expects_continue = head.trailers = False
+        head.priority = None
+        if shape.flags:
+            self._interpret(head, shape.flags, single)
+        return head
+
+    def check_trailers(self, fields: Sequence[_Pair]) -> None:
+        """Check a trailer section (RFC 9113 §8.1), which is then dropped.
+
+        Raises:
+            Http2StreamError: It makes the request malformed.
+            LimitExceeded: 431.
+        """
+        if len(fields) > self.limits.fields:
+            raise LimitExceeded("the trailer section has too many fields", 431, self.limits.fields)
+        for name, _ in fields:
+            if name not in self._names:
+                self._learn_name(name)
+        values = [value for _, value in fields]
+        if not are_values(values):
+            raise _malformed(_explain_values(values))
+
+    # ---------------------------------------------------------------- names
+
+    def _learn_shape(self, names: tuple[bytes, ...]) -> _Shape:
+        count = 0
+        for name in names:
+            if name[:1] != b":":
+                break
+            if name not in _PSEUDO:
+                raise _malformed(_explain_name(name))
+            count += 1
+        pseudo, regular = names[:count], names[count:]
+        given = frozenset(pseudo)
+        if len(given) != count:
+            raise _malformed("a pseudo-header field stands there twice")
+        if len(regular) > self.limits.fields:
+            raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
+        for name in regular:
+            if name not in self._names:
+                self._learn_name(name)
+
+        shape = _Shape()
+        shape.pseudo = pseudo
+        if given == {b":method", b":authority"}:
+            shape.form = _TUNNEL
+        else:
+            for name in (b":method", b":path", b":scheme"):
+                if name not in given:
+                    raise _malformed(f"the request has no {name.decode()}")
+            shape.form = _EXTENDED if b":protocol" in given else _PLAIN
+        hosts = regular.count(b"host")
+        if hosts > 1:
+            raise _malformed("there are several host fields")
+        if regular.count(b"content-length") > 1:
+            raise _malformed("there are several content-length fields")
+        shape.host = hosts > 0
+        cookies = tuple([index for index, name in enumerate(names) if name == b"cookie"])
+        shape.cookies = cookies if len(cookies) > 1 else ()
+        shape.flags = (
+            (_LENGTH if b"content-length" in regular else 0)
+            | (_EXPECT if b"expect" in regular else 0)
+            | (_TE if b"te" in regular else 0)
+            | (_PRIORITY if b"priority" in regular else 0)
+        )
+        shape.forwarded = (
+            b"x-forwarded-for" in regular
+            or b"x-forwarded-proto" in regular
+            or b"forwarded" in regular
+        )
+        return self._shapes.remember(names, shape, sum(map(len, names)))
+
+    def _learn_name(self, name: bytes) -> None:
+        # RFC 9113 §8.2.1, §8.2.2
+        if match_token(name) is None or name != name.lower() or name in CONNECTION_FIELDS:
+            raise _malformed(_explain_name(name))
+        self._names.remember(name, name, len(name))
+
+    # ---------------------------------------------------------------- values
+
+    def _learn_method(self, token: bytes) -> str:
+        if match_token(token) is None:
+            raise _malformed("the :method is no token")
+        if token != token.upper():
+            raise RemoteProtocolError("the method is not in upper case")
+        return self._methods.remember(token, token.decode("ascii"), len(token))
+
+    def _learn_scheme(self, scheme: bytes) -> None:
+        if _match_scheme(scheme) is None:
+            raise _malformed("the :scheme is malformed")
+        if scheme.lower() not in _DEFAULT_PORTS:
+            raise RemoteProtocolError("the request's scheme is neither http nor https")
+        self._schemes.remember(scheme, scheme, len(scheme))
+
+    def _learn_path(self, target: bytes, method: bytes) -> _Path:
+        # RFC 9113 §8.3.1: origin-form, or the asterisk of OPTIONS.
+        if len(target) > self.limits.line:
+            raise LimitExceeded("the request target is too long", 414, self.limits.line)
+        if target[:1] != b"/" and (target != b"*" or method != b"OPTIONS"):
+            raise _malformed("the :path does not start with a slash")
+        if match_target(target) is None:
+            raise _malformed("the :path holds a byte that is not allowed")
+        raw_path, _, query = target.partition(b"?")
+        path = (decode_path(raw_path), raw_path, query)
+        if target == b"*":  # right for one method only
+            return path
+        return self._paths.remember(target, path, len(target))
+
+    def _learn_authority(self, authority: bytes) -> _Pair:
+        # RFC 9113 §8.3.1: no userinfo; not there at all rather than empty.
+        if not authority or authority[:1] == b":" or not is_host(authority):
+            raise _malformed("the :authority is malformed")
+        return self._authorities.remember(authority, (b"host", authority), len(authority))
+
+    def _connect(self, method: str, shape: _Shape, fields: dict[bytes, bytes]) -> bytes:
+        """What an extended CONNECT asks for; anything else that is unlike a request raises."""
+        if method != "CONNECT":
+            if shape.form == _EXTENDED:  # RFC 8441 §4
+                raise _malformed(":protocol is for CONNECT alone")
+            raise _malformed("the request has no :path")
+        if shape.form == _PLAIN:  # RFC 9113 §8.5
+            raise _malformed("a CONNECT has neither :scheme nor :path")
+        if shape.form == _TUNNEL:
+            self._learn_authority(fields[b":authority"])
+            raise RemoteProtocolError("CONNECT: no tunnel is offered", 501)
+        protocol = fields[b":protocol"]
+        if match_token(protocol) is None:
+            raise _malformed("the :protocol is no token")
+        return protocol.lower()
+
+    def _interpret(self, head: Head, flags: int, single: bool) -> None:
+        """What the fields that have a meaning here say."""
+        fields = head.fields
+        if flags & _PRIORITY:
+            value = fields[b"priority"]
+            if not single:  # several would make up one dictionary (RFC 9651 §4.2)
+                value = b", ".join([value for name, value in head.headers if name == b"priority"])
+            head.priority = self._priorities.get(value) or self._priorities.remember(
+                value, parse_priority(value), len(value)
+            )
+        if flags & _LENGTH:
+            value = fields[b"content-length"]
+            if match_length(value) is None:
+                raise _malformed("the content-length is malformed")
+            head.length = int(value)
+            if head.length and not head.has_body:  # RFC 9113 §8.1.1
+                raise _malformed("a content-length is given, and no content")
+            if self.limits.body is not None and head.length > self.limits.body:
+                raise LimitExceeded("the request body is too large", 413, self.limits.body)
+        if flags & _TE:  # RFC 9113 §8.2.2
+            tokens = {
+                token
+                for name, value in head.headers
+                if name == b"te"
+                for token in list_tokens(value)
+            }
+            if tokens - {b"trailers"}:
+                raise _malformed("te says something other than trailers")
+            head.trailers = bool(tokens)
+        if flags & _EXPECT:  # RFC 9110 §10.1.1
+            if fields[b"expect"].lower() != b"100-continue":
+                raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
+            head.expects_continue = head.has_body
+
+
+def _malformed(reason: str) -> Http2StreamError:
+    return Http2StreamError(reason, PROTOCOL_ERROR)
+
+
+def _are_same(host: bytes, authority: bytes, scheme: bytes) -> bool:
+    """Whether both name one server, normalized by scheme (RFC 3986 §6.2.3)."""
+    if host == authority:
+        return True
+    port = _DEFAULT_PORTS[scheme.lower()]
+    one, other = (name.lower().removesuffix(port).removesuffix(b":") for name in (host, authority))
+    return one == other
+
+
+def _explain_name(name: bytes) -> str:
+    if name in _PSEUDO:
+        return "a pseudo-header field stands behind a regular one"
+    if name == b":status":
+        return "a request has no :status"
+    if name[:1] == b":":
+        return "a pseudo-header field is unknown"
+    if name in CONNECTION_FIELDS:
+        return f"the field {name.decode()} is for HTTP/1 alone"
+    if match_token(name) is not None:
+        return "a field name is not in lower case"
+    return "a field name holds a byte that is not allowed" if name else "a field has no name"
+
+
+def _explain_values(values: list[bytes]) -> str:
+    if all(match_value(value) for value in values):
+        return "there is white space around a field value"
+    if any(b"\0" in value for value in values):
+        return "a field value holds a NUL"
+    return "a field value holds a byte that is not allowed"
