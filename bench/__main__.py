@@ -3,8 +3,8 @@
 What this file alone decides: the command line, and what is printed where.  Progress goes to
 standard error; the report to standard output and to `.bench/report.{md,json,svg}`.
 
-Exit status: 0 when a report was written (whatever it says), 2 for wrong usage or no wrk where a
-case needs it, 130 when interrupted: then the report holds what was measured until then.
+Exit status: 0 when a report was written (whatever it says), 2 for wrong usage or where a case needs
+what is not installed, 130 when interrupted: then the report holds what was measured until then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ import statistics
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from bench import chart, environment, load, measure, report, runs, servers
+from bench import (
+    certificate,
+    chart,
+    environment,
+    h2load,
+    http2,
+    load,
+    measure,
+    report,
+    runs,
+    servers,
+)
 from bench.cases import CASES, Kind
 
 if TYPE_CHECKING:
@@ -113,8 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     options = parser().parse_args(arguments)
     cases = [case for case in CASES if case.name in options.cases]
-    if any(case.kind is Kind.LOAD for case in cases) and not load.available():
-        say("wrk is missing: apt-get install wrk")
+    lacking = missing(cases)
+    for words in lacking:
+        say(words)
+    if lacking:
         return 2
     signal.signal(signal.SIGTERM, _stop)
 
@@ -130,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case, server, number in runs.everything(cases, entrants, plan):
             run = runs.perform(case, server, number, plan)
             done.append(run)
-            say(f"round {number + 1}/{plan.rounds}  {case.name:9}  {server.name:12}  {told(run)}")
+            say(f"round {number + 1}/{plan.rounds}  {case.name:10}  {server.name:12}  {told(run)}")
     except KeyboardInterrupt:
         say("interrupted: the report holds what was measured until now")
         remarks.append("interrupted before the end")
@@ -139,14 +152,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def missing(cases: Sequence[Case]) -> list[str]:
+    """What `cases` need and is not installed, each with how to get it."""
+    wrk, client = (
+        any(case.kind is Kind.LOAD and bool(case.streams) is streams for case in cases)
+        for streams in (False, True)
+    )
+    needs = (
+        (wrk, load.available, "wrk is missing: apt-get install wrk"),
+        (client, h2load.available, "h2load is missing: apt-get install nghttp2-client"),
+        (
+            any(c.tls for c in cases),
+            certificate.available,
+            "openssl is missing: apt-get install openssl",
+        ),
+        (any(c.streams for c in cases), http2.available, "hpack is missing: pip install hpack"),
+    )
+    return [words for needed, available, words in needs if needed and not available()]
+
+
 def prepare(
     options: argparse.Namespace, entrants: list[Server], cases: list[Case], remarks: list[str]
 ) -> runs.Plan:
     """Install what is missing, choose the cores, add the aim; tell `remarks` what to know.
 
-    Exits with status 2 when the interpreter makes no virtual environment.
+    Exits with status 2 when the interpreter makes no virtual environment or openssl no certificate.
     """
     environment.WORK.mkdir(exist_ok=True)
+    if any(case.tls for case in cases):
+        try:
+            certificate.make()
+        except certificate.CertificateFailed as failure:
+            say(str(failure))
+            raise SystemExit(2) from failure
     if any(servers.AIM_OF_SOCKETS.takes(case) for case in cases):
         entrants.append(servers.AIM_OF_SOCKETS)
     wanted = dict.fromkeys(need for server in entrants for need in server.requirements)
@@ -168,7 +206,7 @@ def prepare(
         remarks.append(f"no aim line ({servers.AIM}): {failure}")
 
     cores = measure.cores()
-    # wrk is started by this process and inherits its core, and the load of WebSockets is made
+    # wrk and h2load are started by this process and inherit its core, and the other loads are made
     # right here; servers are moved to theirs.
     os.sched_setaffinity(0, {cores.load})
     remarks.append(
@@ -180,8 +218,18 @@ def prepare(
             else "one core for the server, another one for the client"
         )
     )
-    if any(case.kind is Kind.LOAD for case in cases):
-        remarks.append("the client of HTTP cases is wrk, with one thread")
+    if any(case.kind is Kind.LOAD and not case.streams for case in cases):
+        remarks.append("the client of HTTP/1.1 cases is wrk, with one thread")
+    if any(case.kind is Kind.LOAD and case.streams for case in cases):
+        remarks.append(
+            "the client of HTTP/2 cases is h2load, with one thread; its latencies are from the "
+            f"warm-up, where it may write a log; over TLS it offers {h2load.CIPHER} alone"
+        )
+    if any(case.kind is Kind.STREAMS for case in cases):
+        remarks.append(
+            "the client of h2-browser is our own, Python "
+            f"{platform.python_version()} on epoll: requests encoded beforehand, no value twice"
+        )
     if any(case.message is not None for case in cases):
         remarks.append(
             "the client of WebSocket cases is our own, Python "

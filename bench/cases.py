@@ -1,12 +1,15 @@
 """The cases: which application, which request, how many connections, and what a right answer is.
 
-What this file alone decides: the traffic.  `load` turns a request into what wrk needs, `sockets`
-a message into frames, `servers.check_answer` sends the same once and compares; all read it from
-here, so they cannot drift apart.
+What this file alone decides: the traffic.  `load` turns a request into what wrk needs, `h2load`
+into what h2load needs, `streams` into frames, `sockets` does that to a message, and
+`servers.check_answer` sends the same once and compares; all read it from here, so they cannot
+drift apart.
 
-Invariants: a case of kind LOAD, ECHO or FANOUT is measured in requests, messages or deliveries
-per CPU-second (more is better); IDLE in KiB per connection and START in milliseconds (less is
-better).  A case with a `message` is one of WebSockets; ECHO and FANOUT have one, LOAD has none.
+Invariants: a case of kind LOAD, STREAMS, ECHO or FANOUT is measured in requests, messages or
+deliveries per CPU-second (more is better); IDLE in KiB per connection and START in milliseconds
+(less is better).  A case with a `message` is one of WebSockets; ECHO and FANOUT have one, LOAD and
+STREAMS have none.  A case with `streams` is one of HTTP/2: of kind LOAD if its requests are all
+alike, else of kind STREAMS.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ class Kind(Enum):
     """How a case is measured."""
 
     LOAD = "load"
+    STREAMS = "streams"
     ECHO = "echo"
     FANOUT = "fanout"
     IDLE = "idle"
@@ -29,7 +33,13 @@ class Kind(Enum):
 
 
 MARK = "{n}"
-"""Stands, in a header's value, for a number of 13 digits that is new in each request."""
+"""Stands, in a header's value, for 13 letters or digits that are new in each request.
+
+What stands before it in a value has to fill whole bytes in HPACK's Huffman code: see `streams`.
+"""
+
+CONNECTION_FIELDS = frozenset({"connection", "host"})
+"""Fields of a `Request` that HTTP/2 has no place for, or another one (RFC 9113 §8.2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,9 @@ class Case:
     `status` and `body` are the right answer to `request`; `echoes` names request headers that
     must come back in the response with the same value.  Of a WebSocket case the right answer is
     its `message`, and its `request` has the target of the handshake.
+
+    With `streams` it is HTTP/2, with so many requests in flight on every connection; without, it
+    is HTTP/1.1.
     """
 
     name: str
@@ -87,12 +100,20 @@ class Case:
     status: int = 200
     echoes: tuple[str, ...] = ()
     message: Message | None = None
+    streams: int = 0
+    tls: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return "https" if self.tls else "http"
 
     @property
     def unit(self) -> str:
         """What the numbers of this case count."""
         return {
             Kind.LOAD: "requests / CPU-second",
+            Kind.STREAMS: "requests / CPU-second",
             Kind.ECHO: "messages / CPU-second",
             Kind.FANOUT: "deliveries / CPU-second",
             Kind.IDLE: "KiB / connection",
@@ -107,7 +128,7 @@ class Case:
     @property
     def under_load(self) -> bool:
         """Whether there is a load, so that CPU and latency mean something."""
-        return self.kind in (Kind.LOAD, Kind.ECHO, Kind.FANOUT)
+        return self.kind in (Kind.LOAD, Kind.STREAMS, Kind.ECHO, Kind.FANOUT)
 
 
 CHROME = Request(
@@ -122,12 +143,12 @@ CHROME = Request(
         ),
         ("Accept", "application/json, text/plain, */*"),
         ("sec-ch-ua", '"Chromium";v="142", "Google Chrome";v="142", "Not_A Brand";v="99"'),
-        ("X-Request-Id", f"5f1c7b3e-9d2a-4c61-{MARK}"),
+        ("X-Request-Id", f"5f1c7b3e-9d2a-4c61-a{MARK}"),
         ("sec-ch-ua-mobile", "?0"),
         ("Sec-Fetch-Site", "same-origin"),
         ("Accept-Encoding", "gzip, deflate, br, zstd"),
         ("Accept-Language", "en-GB,en;q=0.9"),
-        ("Cookie", f"theme=dark; consent=1; session=c2Vzc2lvbi0{MARK}"),
+        ("Cookie", f"theme=dark; consent=1; session=c2Vzc2lvbi0k{MARK}"),
     ),
 )
 """What Chrome's `fetch()` sends: twelve headers with `Host`, two of them new at every request."""
@@ -225,5 +246,57 @@ CASES: tuple[Case, ...] = (
         kind=Kind.IDLE,
         connections=10_000,
         message=Message(text=True, size=64),
+    ),
+    Case(
+        "h1-tls",
+        "hello over TLS: HTTP/1.1, 32 connections",
+        "hello",
+        apps.GREETING,
+        tls=True,
+    ),
+    Case(
+        "h2",
+        "hello over HTTP/2 without TLS (prior knowledge), 8 connections with 16 streams each",
+        "hello",
+        apps.GREETING,
+        connections=8,
+        streams=16,
+    ),
+    Case(
+        "h2-tls",
+        "as h2, over TLS",
+        "hello",
+        apps.GREETING,
+        connections=8,
+        streams=16,
+        tls=True,
+    ),
+    Case(
+        "h2-browser",
+        "the Chrome request over HTTP/2 (16 fields, 2 of them new each time), 1 KB of JSON back, "
+        "8 connections with 16 streams each",
+        "browser",
+        apps.DOCUMENT,
+        kind=Kind.STREAMS,
+        request=CHROME,
+        connections=8,
+        streams=16,
+    ),
+    Case(
+        "h2-post",
+        "POST of 10 KiB over HTTP/2, read whole and echoed, 8 connections with 16 streams each",
+        "post",
+        UPLOAD.body,
+        request=UPLOAD,
+        connections=8,
+        streams=16,
+    ),
+    Case(
+        "h2-big",
+        "1 MiB in one event over HTTP/2, 8 connections with 8 streams each",
+        "big",
+        apps.MEBIBYTE,
+        connections=8,
+        streams=8,
     ),
 )

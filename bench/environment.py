@@ -115,7 +115,6 @@ def facts() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "Python": "unknown",
-        "wrk": "unknown",
     }
     try:
         found["Python"] = _output(
@@ -127,14 +126,19 @@ def facts() -> dict[str, str]:
         )
     except EnvironmentFailed:
         pass
-    try:
-        # It prints its version with its usage, and ends with 1.
-        said = subprocess.run(["wrk", "--version"], capture_output=True, text=True)
-    except OSError:
-        return found
-    if match := re.search(r"^wrk (\S+)", said.stdout + said.stderr, re.MULTILINE):
-        found["wrk"] = match[1]
+    for client in ("wrk", "h2load"):
+        found[client] = _client_version(client)
     return found
+
+
+def _client_version(client: str) -> str:
+    try:
+        # wrk prints its version with its usage, and ends with 1.
+        said = subprocess.run([client, "--version"], capture_output=True, text=True)
+    except OSError:
+        return "not installed"
+    match = re.search(rf"^{client} (\S+)", said.stdout + said.stderr, re.MULTILINE)
+    return match[1] if match else "unknown"
 
 
 def cpu_model(cpuinfo: Path) -> str:

@@ -27,19 +27,20 @@ if TYPE_CHECKING:
 
 
 class LoadError(Exception):
-    """There was no load worth a number: wrk would not run or report, or a WebSocket broke."""
+    """There was no load worth a number: a client would not run or report, or was let down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What a client saw: `seconds` it ran, `p99_ms` latency, and counts of what went wrong.
 
-    `requests` are those that were answered, and messages or deliveries in WebSocket cases.
+    The latency is None where the client takes none; `requests` are those that were answered, and
+    messages or deliveries in WebSocket cases.
     """
 
     requests: int
     seconds: float
-    p99_ms: float
+    p99_ms: float | None
     socket_errors: int
     bad_statuses: int
 
@@ -139,7 +140,7 @@ def command(case: Case, port: int, seconds: int, script_file: Path) -> list[str]
         "--latency",
         "-s",
         str(script_file),
-        f"http://127.0.0.1:{port}{case.request.target}",
+        f"{case.scheme}://127.0.0.1:{port}{case.request.target}",
     ]
 
 

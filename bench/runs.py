@@ -11,8 +11,8 @@ Doubtful runs keep their value and are marked: requests without a good answer; a
 less than `SATURATED` of its core (then the client or the waiting was the limit, and the latency
 is not that of a busy server); an access log that lacks more than `BUFFERED` of its lines.
 
-The load of WebSockets comes from this very process, on connections that are made before the
-warm-up: handshakes are not in its numbers.
+The loads of WebSockets and of `h2-browser` come from this very process, on connections that are
+made before the warm-up: handshakes are not in their numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from bench import environment, load, measure, servers, sockets, websocket
+from bench import environment, h2load, load, measure, servers, sockets, streams, websocket
 from bench.cases import Kind
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ def perform(case: Case, server: Server, number: int, plan: Plan) -> Run:
     """Do one run; `number` counts rounds from 0."""
     how: dict[Kind, Callable[[Case, Server, int, Plan], Run]] = {
         Kind.LOAD: _load,
-        Kind.ECHO: _sockets,
-        Kind.FANOUT: _sockets,
+        Kind.STREAMS: _crowd,
+        Kind.ECHO: _crowd,
+        Kind.FANOUT: _crowd,
         Kind.IDLE: _idle,
         Kind.START: _start,
     }
@@ -129,26 +130,34 @@ def perform(case: Case, server: Server, number: int, plan: Plan) -> Run:
 def _load(case: Case, server: Server, number: int, plan: Plan) -> Run:
     with servers.running(server, case, plan.cores.server) as live:
         servers.check_answer(case, live.port)
-        if plan.warmup:
-            load.drive(case, live.port, plan.warmup, environment.WORK)
+        drive, p99_ms = load.drive, None
+        if case.streams:
+            drive = h2load.drive
+            if plan.warmup:
+                p99_ms = h2load.warm_up(case, live.port, plan.warmup, environment.WORK)
+        elif plan.warmup:
+            drive(case, live.port, plan.warmup, environment.WORK)
         lines_before = _lines(live.output) if case.access_log else 0
-        wrk_before = _children_cpu()
+        client_before = _children_cpu()
         before = measure.cpu_seconds(live.pid)
-        seen = load.drive(case, live.port, plan.seconds, environment.WORK)
+        seen = drive(case, live.port, plan.seconds, environment.WORK)
         spent = measure.cpu_seconds(live.pid) - before
-        wrk_spent = _children_cpu() - wrk_before
+        client_spent = _children_cpu() - client_before
         missing = 0
         if case.access_log:
             wanted = lines_before + seen.requests
             missing = wanted - _await_lines(live.output, wanted)
-    return _loaded(case, server, number, seen, spent, wrk_spent, missing)
+    if seen.p99_ms is None:
+        seen = replace(seen, p99_ms=p99_ms)
+    return _loaded(case, server, number, seen, spent, client_spent, missing)
 
 
-def _sockets(case: Case, server: Server, number: int, plan: Plan) -> Run:
+def _crowd(case: Case, server: Server, number: int, plan: Plan) -> Run:
     _allow_open_files(case.connections + 100)
     with servers.running(server, case, plan.cores.server) as live:
         servers.check_answer(case, live.port)
-        with sockets.crowd(case, (servers.HOST, live.port)) as run:
+        crowd = streams.crowd if case.kind is Kind.STREAMS else sockets.crowd
+        with crowd(case, (servers.HOST, live.port)) as run:
             if plan.warmup:
                 run(plan.warmup)
             own_before = time.process_time()

@@ -6,7 +6,10 @@ What this file alone decides: each peer's command line.  Rules:
   with no log, as a careful operator would set it up for speed.  Nothing else is switched off that
   a default installation does.
 - Keep-alive timeouts and connection limits are raised where the defaults would close connections
-  in the cases `idle`, `sleep` and `ws-idle`; neither costs anything per request.
+  in the cases `idle`, `sleep` and `ws-idle`, and limits of requests on a connection where a closed
+  one would end a case of HTTP/2; none of it costs anything per request.
+- Windows, frame sizes and numbers of streams of HTTP/2 stay at their defaults, and so does TLS but
+  for the certificate.
 - Lifespan stays at its default, and so do a WebSocket's pings, limits and compression (the load
   offers none).
 
@@ -28,12 +31,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import environment, websocket
-from bench.cases import AUDIENCE, MARK, Kind
+from bench import certificate, environment, http2, websocket
+from bench.cases import AUDIENCE, MARK, Kind, Request
 from bench.measure import pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import ssl
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bench.cases import Case, Message
@@ -55,7 +59,9 @@ class Server:
     """How to run one server.
 
     `flags` may hold `{port}`; `quiet` are the flags without an access log, `logging` those with
-    one on standard output.  `requirements` are for `environment.install`, and the versions of
+    one on standard output.  `http1` or `http2` are added for that version, and for TLS `tls`,
+    which may hold `{certificate}` and `{key}`; a server whose `http2` or `tls` is None does not
+    take such cases.  `requirements` are for `environment.install`, and the versions of
     `distributions` are reported.  `only` limits the server to some cases.  A `program` serves by
     itself, without an application, and gets the port as its last argument.
     """
@@ -65,6 +71,9 @@ class Server:
     flags: tuple[str, ...]
     quiet: tuple[str, ...] = ()
     logging: tuple[str, ...] = ()
+    http1: tuple[str, ...] = ()
+    http2: tuple[str, ...] | None = None
+    tls: tuple[str, ...] | None = None
     requirements: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     only: frozenset[str] | None = None
@@ -72,14 +81,27 @@ class Server:
 
     def takes(self, case: Case) -> bool:
         """Whether `case` makes sense for this server."""
-        return self.only is None or case.name in self.only
+        if self.only is not None:
+            return case.name in self.only
+        return (not case.streams or self.http2 is not None) and (
+            not case.tls or self.tls is not None
+        )
 
     def command(self, case: Case, port: int) -> list[str]:
         """The command line that serves `case` on `port`."""
         if self.program is not None:
             return [*self.program, str(port)]
-        log = self.logging if case.access_log else self.quiet
-        flags = [flag.replace("{port}", str(port)) for flag in (*self.flags, *log)]
+        flags = [
+            flag.replace("{port}", str(port))
+            .replace("{certificate}", str(certificate.CERTIFICATE))
+            .replace("{key}", str(certificate.KEY))
+            for flag in (
+                *self.flags,
+                *((self.http2 or ()) if case.streams else self.http1),
+                *((self.tls or ()) if case.tls else ()),
+                *(self.logging if case.access_log else self.quiet),
+            )
+        ]
         return [str(environment.PYTHON), "-m", self.module, *flags, f"bench.apps:{case.app}"]
 
 
@@ -90,6 +112,8 @@ OMNICORN = Server(
     "omnicorn",
     ("--host", HOST, "--port", "{port}", "--timeout-keep-alive", KEEP_ALIVE),
     quiet=("--no-access-log", "--log-level", "warning"),
+    http2=(),
+    tls=("--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}"),
     # What its extra `standard` brings and a run can feel; named here, so that it does not depend
     # on whether a peer that also wants it was chosen.
     requirements=("uvloop", "websockets"),
@@ -105,6 +129,7 @@ PEERS: tuple[Server, ...] = (
             *("--ws", "websockets-sansio", "--timeout-keep-alive", KEEP_ALIVE),
         ),
         quiet=("--no-access-log", "--log-level", "warning"),
+        tls=("--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}"),
         requirements=("uvicorn[standard]", "uvloop", "httptools"),
         distributions=("uvicorn", "httptools", "websockets"),
     ),
@@ -113,11 +138,13 @@ PEERS: tuple[Server, ...] = (
         "granian",
         (
             *("--host", HOST, "--port", "{port}", "--interface", "asgi", "--workers", "1"),
-            *("--loop", "uvloop", "--http", "1", "--runtime-threads", "1"),
-            *("--backpressure", CONNECTIONS),
+            *("--loop", "uvloop", "--runtime-threads", "1", "--backpressure", CONNECTIONS),
         ),
         quiet=("--no-log", "--no-access-log"),
         logging=("--access-log",),
+        http1=("--http", "1"),
+        http2=("--http", "2"),
+        tls=("--ssl-certificate", "{certificate}", "--ssl-keyfile", "{key}"),
         requirements=("granian", "uvloop"),
         distributions=("granian",),
     ),
@@ -145,8 +172,11 @@ PEERS: tuple[Server, ...] = (
         ),
         quiet=("--log-level", "warning"),
         logging=("--access-logfile", "-"),
+        # After 1000 requests it would send GOAWAY and reset what is in flight; no flag says more.
+        http2=("--config", str(environment.ROOT / "bench" / "hypercorn.toml")),
+        tls=("--certfile", "{certificate}", "--keyfile", "{key}"),
         requirements=("hypercorn", "uvloop"),
-        distributions=("hypercorn", "wsproto"),
+        distributions=("hypercorn", "h2", "wsproto"),
     ),
     Server(
         "daphne",
@@ -227,7 +257,8 @@ class Running:
 def running(server: Server, case: Case, core: int) -> Iterator[Running]:
     """Start `server` on `core`, wait for its first answer to `case`, kill it in the end.
 
-    The answer is a 200, and a 101 where the case is one of WebSockets.
+    The answer is a 200, and a 101 where the case is one of WebSockets; it comes over HTTP/2 and
+    TLS where the case does.
 
     Raises:
         ServerFailed: It ended early, did not answer in time, or had died by the end.
@@ -263,23 +294,40 @@ def running(server: Server, case: Case, core: int) -> Iterator[Running]:
 
 def _await_answer(process: subprocess.Popen[bytes], case: Case, port: int, output: Path) -> None:
     deadline = time.perf_counter() + START_SECONDS
+    reason = "no 2xx"
+    while time.perf_counter() < deadline:
+        try:
+            if _answers(case, port):
+                return
+        except OSError as failure:
+            reason = str(failure)
+        if process.poll() is not None:
+            raise ServerFailed(f"it ended with status {process.returncode}: {_last_words(output)}")
+        time.sleep(0.001)
+    raise ServerFailed(f"no answer within {START_SECONDS:.0f} s ({reason}): {_last_words(output)}")
+
+
+def _answers(case: Case, port: int) -> bool:
     target = case.request.target
+    if case.streams:
+        with http2.Client((HOST, port), _trust(case)) as client:
+            return client.ask(Request(target=target)).status == 200
     question = f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
     status = b"200"
     if case.message is not None:
         question, status = websocket.question(HOST, target, websocket.new_key()), b"101"
-    while time.perf_counter() < deadline:
-        try:
-            with socket.create_connection((HOST, port), timeout=5) as link:
-                link.sendall(question)
-                if link.recv(65536).split(b" ", 2)[1:2] == [status]:
-                    return
-        except OSError:
-            pass
-        if process.poll() is not None:
-            raise ServerFailed(f"it ended with status {process.returncode}: {_last_words(output)}")
-        time.sleep(0.001)
-    raise ServerFailed(f"no answer within {START_SECONDS:.0f} s: {_last_words(output)}")
+    with contextlib.ExitStack() as stack:
+        link = stack.enter_context(socket.create_connection((HOST, port), timeout=5))
+        if trust := _trust(case):
+            link = stack.enter_context(trust.wrap_socket(link, server_hostname=HOST))
+        link.sendall(question)
+        return link.recv(65536).split(b" ", 2)[1:2] == [status]
+
+
+def _trust(case: Case) -> ssl.SSLContext | None:
+    if not case.tls:
+        return None
+    return certificate.trusting("h2" if case.streams else "http/1.1")
 
 
 def _await_empty_group(group: int) -> None:
@@ -319,31 +367,57 @@ def check_answer(case: Case, port: int) -> None:
     """
     if case.message is not None:
         return _check_sockets(case, case.message, port)
-    link = http.client.HTTPConnection(HOST, port, timeout=10)
+    check = _check_streams if case.streams else _check_requests
     try:
-        for number in ("1000000000001", "1000000000002"):
-            headers = {k: v.replace(MARK, number) for k, v in case.request.headers}
-            link.request(
-                case.request.method, case.request.target, case.request.body or None, headers
-            )
-            response = link.getresponse()
-            body = response.read()
-            if response.status != case.status:
-                raise ServerFailed(f"wrong answer: status {response.status}, not {case.status}")
-            if body != case.body:
-                raise ServerFailed(
-                    f"wrong answer: a body of {len(body)} bytes that is not the expected "
-                    f"{len(case.body)} bytes"
-                )
-            for name in case.echoes:
-                if response.getheader(name) != headers[name]:
-                    raise ServerFailed(f"wrong answer: {name} came back changed")
-            if response.will_close:
-                raise ServerFailed("wrong answer: it closes the connection after one request")
+        check(case, port, [_numbered(case.request, n) for n in ("1000000000001", "1000000000002")])
     except (OSError, http.client.HTTPException) as failure:
         raise ServerFailed(f"wrong answer: {type(failure).__name__}: {failure}") from failure
-    finally:
-        link.close()
+
+
+def _numbered(request: Request, number: str) -> Request:
+    return dataclasses.replace(
+        request, headers=tuple((k, v.replace(MARK, number)) for k, v in request.headers)
+    )
+
+
+def _check_requests(case: Case, port: int, requests: list[Request]) -> None:
+    trust = _trust(case)
+    link = (
+        http.client.HTTPSConnection(HOST, port, timeout=10, context=trust)
+        if trust
+        else http.client.HTTPConnection(HOST, port, timeout=10)
+    )
+    with contextlib.closing(link):
+        for request in requests:
+            link.request(
+                request.method, request.target, request.body or None, dict(request.headers)
+            )
+            response = link.getresponse()
+            _compare(case, request, response.status, response.getheader, response.read())
+            if response.will_close:
+                raise ServerFailed("wrong answer: it closes the connection after one request")
+
+
+def _check_streams(case: Case, port: int, requests: list[Request]) -> None:
+    with http2.Client((HOST, port), _trust(case)) as client:
+        for request in requests:
+            answer = client.ask(request)
+            _compare(case, request, answer.status, answer.field, answer.body)
+
+
+def _compare(
+    case: Case, request: Request, status: int, field: Callable[[str], str | None], body: bytes
+) -> None:
+    if status != case.status:
+        raise ServerFailed(f"wrong answer: status {status}, not {case.status}")
+    if body != case.body:
+        raise ServerFailed(
+            f"wrong answer: a body of {len(body)} bytes that is not the expected "
+            f"{len(case.body)} bytes"
+        )
+    for name in case.echoes:
+        if field(name) != dict(request.headers)[name]:
+            raise ServerFailed(f"wrong answer: {name} came back changed")
 
 
 def _check_sockets(case: Case, message: Message, port: int) -> None:

@@ -5,7 +5,7 @@ What this file alone decides: the order of messages, and who may send what and w
 ::
 
     START ──http.response.start──▶ BODY ⟲ http.response.body (more_body)
-      ⟲ early_hint                  │ ⟲ zerocopysend (more_body)
+      ⟲ early_hint, push            │ ⟲ zerocopysend (more_body), push
                                     ├─ last body, zerocopysend, pathsend ─▶ DONE
                                     └─ the same, with trailers ─▶ TRAILERS ─▶ DONE
     the peer leaves, from START, BODY or TRAILERS: GONE
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from omnicorn.bridge.cycle import DONE, GONE, START, Carrier, Cycle, wake
 from omnicorn.errors import ASGIError, ClientDisconnected, LocalProtocolError
+from omnicorn.http.target import as_target
 from omnicorn.ports import HIGH_WATER
 
 if TYPE_CHECKING:
@@ -49,17 +50,28 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 """What an HTTP/1.1 connection offers; all of it is kept below."""
 
-_RESPONSE_EVENTS = frozenset({"http.response.start", "http.response.body", *EXTENSIONS})
+PUSH: dict[str, dict[str, Any]] = {"http.response.push": {}}
+"""What an HTTP/2 connection offers besides, to a client that takes it (RFC 9113 §8.4)."""
+
+_RESPONSE_EVENTS = frozenset({"http.response.start", "http.response.body", *EXTENSIONS, *PUSH})
 
 
-class FileCarrier(Carrier, Protocol):
-    """What files need of the connection besides."""
+class HTTPCarrier(Carrier, Protocol):
+    """What HTTP needs of its connection besides."""
 
     @property
     def can_sendfile(self) -> bool: ...
 
     def sendfile(self, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:
         """Write *count* bytes of an open file past the engine, after its output."""
+
+    def push(self, stream: Any, path: bytes, headers: Any) -> None:
+        """Promise the response to another request, and make it; silently nothing for a peer
+        that does not take one (any more).
+
+        Raises:
+            LocalProtocolError: There can be no such request, or no promise.
+        """
 
 
 class HTTPCycle(Cycle):
@@ -87,7 +99,7 @@ class HTTPCycle(Cycle):
         app: Application,
         scope: dict[str, Any],
         stream: Stream,
-        carrier: FileCarrier,
+        carrier: HTTPCarrier,
         ended: bool,
     ) -> None:
         # Not by `super().__init__`: that call would be one in a hundred parts of the request.
@@ -223,6 +235,8 @@ class HTTPCycle(Cycle):
             if phase == START:
                 self._early_hint(event)
             # After the start it comes too late for HTTP/1.1; a server may ignore it.
+        elif kind == "http.response.push":
+            self._push(event)
         elif kind == "http.response.trailers" and phase == TRAILERS:
             self._send_trailers(event)
         elif kind == "http.response.pathsend" and phase == BODY and not self.sent:
@@ -238,6 +252,15 @@ class HTTPCycle(Cycle):
             self._stream.send_informational(103, [(b"link", link) for link in links])
         except (LocalProtocolError, TypeError) as exc:
             raise ASGIError(f"http.response.early_hint: {exc}") from None
+
+    def _push(self, event: dict[str, Any]) -> None:
+        path = event.get("path")
+        if not isinstance(path, str):
+            raise ASGIError(f"http.response.push needs a 'path', not {path!r:.80}")
+        try:
+            self._carrier.push(self._stream, as_target(path), event.get("headers", ()))
+        except (LocalProtocolError, UnicodeError) as exc:
+            raise ASGIError(f"http.response.push: {exc}") from None
 
     def _send_trailers(self, event: dict[str, Any]) -> None:
         trailers = self._trailers

@@ -29,6 +29,10 @@ class Kind:
     __slots__ = ("accepts", "metavar")
     #: Whether a flag may be given several times, each adding one item.
     repeatable = False
+    #: Whether its values are shown to nobody.
+    secret = False
+    #: Whether no text can say it: then there is neither flag nor variable.
+    program_only = False
 
     def __init__(self, accepts: str, metavar: str) -> None:
         self.accepts = accepts
@@ -69,6 +73,16 @@ class Text(Kind):
 
     def show(self, value: object) -> str:
         return quote(str(value))
+
+
+class Secret(Text):
+    """Text that neither a message nor a listing repeats."""
+
+    __slots__ = ()
+    secret = True
+
+    def show(self, value: object) -> str:
+        return '"***"'
 
 
 class Switch(Kind):
@@ -119,6 +133,25 @@ class Choice(Kind):
         return quote(str(value))
 
 
+class CertReqs(Choice):
+    """What is asked of clients: a word, or the number it has in `ssl` (and in uvicorn)."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("none", "optional", "required")
+        self.accepts += " (or 0, 1, 2)"
+
+    def parse(self, text: str) -> str:
+        return self.words[int(text)] if text in ("0", "1", "2") else text.lower()
+
+    def check(self, value: object) -> str:
+        # `ssl.CERT_REQUIRED` is an int, too.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2:
+            value = self.words[value]
+        return super().check(value)
+
+
 class Integer(Kind):
     """A whole number from `low` to `high`, both included."""
 
@@ -148,9 +181,10 @@ class Size(Integer):
     __slots__ = ()
     _UNITS: ClassVar = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
-    def __init__(self) -> None:
-        super().__init__(1, metavar="BYTES")
-        self.accepts = "a number of bytes of 1 or more, such as 65536, 64K or 10M"
+    def __init__(self, high: int | None = None) -> None:
+        super().__init__(1, high, metavar="BYTES")
+        limits = "of 1 or more" if high is None else f"from 1 to {high}"
+        self.accepts = f"a number of bytes {limits}, such as 65536, 64K or 10M"
 
     def parse(self, text: str) -> int:
         number = text.lower().removesuffix("ib")
@@ -218,6 +252,68 @@ class Permissions(Kind):
 
     def show(self, value: object) -> str:
         return f'"{value:o}"'
+
+
+class Hsts(Kind):
+    """The value of the strict-transport-security field (RFC 6797 §6.1); a number is max-age."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(
+            'seconds, or a value such as "max-age=31536000; includeSubDomains; preload"',
+            "SECONDS",
+        )
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def check(self, value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError("")
+        if value.isascii() and value.isdigit():
+            value = f"max-age={value}"
+        parts = [part.strip() for part in value.split(";")]
+        names = []
+        for part in parts:
+            name, _, argument = part.lower().partition("=")
+            digits = argument.strip('"')
+            if name not in ("max-age", "includesubdomains", "preload"):
+                raise ValueError(f"{part!r} is none of its directives")
+            if (name == "max-age") != (digits.isascii() and digits.isdigit()):
+                raise ValueError("max-age has a number of seconds, the others have no value")
+            names.append(name)
+        # RFC 6797 §6.1: each directive once, and max-age is required.
+        if "max-age" not in names or len(set(names)) != len(names):
+            raise ValueError("max-age must be there, and each directive once at most")
+        return "; ".join(parts)
+
+    def show(self, value: object) -> str:
+        return quote(str(value))
+
+
+class TLSContext(Kind):
+    """An `ssl.SSLContext` of a server."""
+
+    __slots__ = ()
+    program_only = True
+
+    def __init__(self) -> None:
+        super().__init__("an ssl.SSLContext for servers, from a program", "")
+
+    def parse(self, text: str) -> object:
+        raise ValueError("")
+
+    def check(self, value: object) -> object:
+        import ssl  # every other server starts without it
+
+        if not isinstance(value, ssl.SSLContext):
+            raise ValueError("")
+        if value.protocol == ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError("its protocol is PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER is needed")
+        return value
 
 
 class Several(Kind):
@@ -371,6 +467,56 @@ def _write_header(item: object) -> str:
     return f"{item[0]}: {item[1]}"
 
 
+def _sni(item: object) -> tuple[str, str, str | None]:
+    if isinstance(item, str):
+        host, equals, files = item.partition("=")
+        if not equals:
+            raise ValueError(f"{item!r} has no = between the host and its files")
+        item = (host, files)
+    if isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[1], str):
+        item = (item[0], *item[1].split(","))  # what a flag says, or the value in a table
+        if len(item) == 2:
+            item = (*item, None)
+    if (
+        not isinstance(item, (tuple, list))
+        or len(item) != 3
+        or not isinstance(item[0], str)
+        or not isinstance(item[1], str)
+        or not isinstance(item[2], (str, type(None)))
+    ):
+        raise ValueError(f"{item!r} is not a host, a certificate and its key")
+    host, certificate, key = item[0].strip(), item[1].strip(), (item[2] or "").strip()
+    if not certificate or "\0" in certificate + key:
+        raise ValueError(f"{host!r} has no certificate")
+    return _server_name(host), certificate, key or None
+
+
+def _server_name(host: str) -> str:
+    """A host as clients name it (RFC 6066 §3): A-labels, lower case, no dot at the end."""
+    name = host.removesuffix(".").lower()
+    if not name.isascii():
+        try:
+            name = name.encode("idna").decode()
+        except UnicodeError:
+            raise ValueError(f"{host!r} is not a host name") from None
+    labels = name.removeprefix("*.").split(".")
+    if not all(label and _LABEL.issuperset(label) for label in labels):
+        star = " (a * stands for the whole first label)" if "*" in name else ""
+        raise ValueError(f"{host!r} is not a host name{star}")
+    if labels[-1].isdigit():
+        raise ValueError(f"{host!r} is an address, and clients send no name for those")
+    return name
+
+
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def _write_sni(item: object) -> str:
+    assert isinstance(item, tuple)
+    host, certificate, key = item
+    return f"{host}={certificate},{key}" if key else f"{host}={certificate}"
+
+
 HOST = Text("a host name or an address without a port", "HOST", check_host)
 PORT = Integer(0, MAX_PORT, "PORT")
 BIND = Several(
@@ -388,5 +534,13 @@ HEADERS = Several(
     _header,
     separator="\n",
     write=_write_header,
+    repeatable=True,
+)
+SNI = Several(
+    "host=certificate,key; the host may begin with *., the key may be in the certificate's file",
+    "HOST=CERT,KEY",
+    _sni,
+    separator="\n",
+    write=_write_sni,
     repeatable=True,
 )

@@ -13,7 +13,7 @@ no loop. To add an option, add a field, and code that obeys it.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, dataclass_transform
 
 from omnicorn.config.bind import Bind, check_host, parse_bind
 from omnicorn.config.kinds import (
@@ -23,18 +23,26 @@ from omnicorn.config.kinds import (
     OWNER,
     PORT,
     ROOT_PATH,
+    SNI,
     TRUSTED,
+    CertReqs,
     Choice,
+    Hsts,
     Integer,
     Kind,
     Permissions,
     Seconds,
+    Secret,
     Size,
     Switch,
     Text,
+    TLSContext,
 )
 from omnicorn.config.spelling import did_you_mean
 from omnicorn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 T = TypeVar("T")
 
@@ -84,6 +92,8 @@ class Option:
     def baptise(self, name: str) -> None:
         """Take the name of the field, and what follows from it."""
         self.name = name
+        if self.kind.program_only:
+            return
         self.flags = (self.flag or "--" + name.replace("_", "-"), *self.aliases)
         self.env = (ENV_PREFIX + name.upper(), *self.env)
 
@@ -129,10 +139,11 @@ class Option:
     def error(self, value: object, reason: str, source: str | None) -> ConfigError:
         """Build the error that says what, from where, why, and what would do."""
         origin = f" (from {source})" if source else ""
+        shown = "***" if self.kind.secret else repr(value)
         because = f"{reason}; " if reason else ""
         or_none = ", or none" if self.optional else ""
         return ConfigError(
-            f"{self.name} = {value!r}{origin}: {because}expected {self.kind.accepts}{or_none}",
+            f"{self.name} = {shown}{origin}: {because}expected {self.kind.accepts}{or_none}",
             self.name,
             source,
         )
@@ -194,7 +205,7 @@ class _Frozen:
     def __repr__(self) -> str:
         """Show what differs from the defaults."""
         changed = (
-            f"{name}={value!r}"
+            f"{name}={'***' if row.kind.secret else repr(value)}"
             for name, row in OPTIONS.items()
             if (value := getattr(self, name)) != row.default
         )
@@ -211,16 +222,19 @@ class _Frozen:
 
 SWITCH = Switch()
 SIZE = Size()
+WINDOW = Size(0x7FFFFFFF)  # RFC 9113 §6.9.1
 SECONDS = Seconds()
 SECONDS_OR_OFF = Seconds(off=True)
 
 APPLICATION = "Application"
 LISTENING = "Listening"
+TLS = "TLS"
 RUNNING = "Running"
 PROXIES = "Proxies and response headers"
 LOGGING = "Logging"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
+HTTP = "HTTP"
 WEBSOCKETS = "WebSockets"
 
 
@@ -322,6 +336,97 @@ class Config(_Frozen):
         group=LISTENING,
     )
 
+    ssl_certfile: str | None = option(
+        None,
+        Text("the path of a PEM file", "FILE"),
+        "Speak TLS, with the certificate in this PEM file: the server's own first, then the "
+        "intermediate ones; the key too, unless it has a file of its own. Read again when it "
+        "changes.",
+        group=TLS,
+        aliases=("--certfile",),
+    )
+    ssl_keyfile: str | None = option(
+        None,
+        Text("the path of a PEM file", "FILE"),
+        "The private key of the certificate, as PEM.",
+        group=TLS,
+        aliases=("--keyfile",),
+    )
+    ssl_keyfile_password: str | None = option(
+        None,
+        Secret("a password", "TEXT"),
+        "Password of the private keys. Others can read a flag; better use the variable or the "
+        "file.",
+        group=TLS,
+    )
+    ssl_sni: tuple[tuple[str, str, str | None], ...] = option(
+        (),
+        SNI,
+        "Certificate and key for clients that ask for this host, which may be *.example.com; "
+        "several times for several. The variable holds one per line.",
+        group=TLS,
+    )
+    ssl_cert_reqs: Literal["none", "optional", "required"] = option(
+        "none",
+        CertReqs(),
+        "Whether clients are asked for a certificate, and refused without one; a bad one is "
+        "always refused.",
+        group=TLS,
+    )
+    ssl_ca_certs: str | None = option(
+        None,
+        Text("the path of a PEM file", "FILE"),
+        "Certificates of the authorities that clients' certificates must come from, as PEM.",
+        group=TLS,
+        aliases=("--ca-certs",),
+    )
+    ssl_crl: str | None = option(
+        None,
+        Text("the path of a PEM file", "FILE"),
+        "Revocation lists, as PEM: one of every authority that issued certificates of clients.",
+        group=TLS,
+    )
+    ssl_protocol_min: Literal["tls1.2", "tls1.3"] = option(
+        "tls1.2",
+        Choice("tls1.2", "tls1.3"),
+        "Oldest version of TLS that is spoken.",
+        group=TLS,
+    )
+    ssl_ciphers: str | None = option(
+        None,
+        Text("names of OpenSSL with colons between", "LIST"),
+        "Ciphers of TLS 1.2, by OpenSSL's names; unset are those with forward secrecy and AEAD. "
+        "Those of TLS 1.3 are fixed.",
+        group=TLS,
+        aliases=("--ciphers",),
+    )
+    ssl_context: SSLContext | None = option(
+        None,
+        TLSContext(),
+        "A program's own context, used as it is, in place of the options above.",
+        group=TLS,
+    )
+    dev_tls: bool = option(
+        False,
+        SWITCH,
+        "Speak TLS with a self-signed certificate for localhost, made once and kept; for "
+        "development. Needs omnicorn[dev-tls].",
+        group=TLS,
+    )
+    redirect_http: int | None = option(
+        None,
+        PORT,
+        "Listen on this port, too, without TLS, and answer 308 with the https address.",
+        group=TLS,
+    )
+    hsts: str | None = option(
+        None,
+        Hsts(),
+        "Send strict-transport-security: browsers use https alone for so many seconds; or the "
+        "field's whole value.",
+        group=TLS,
+    )
+
     loop: Literal["auto", "asyncio", "uvloop"] = option(
         "auto",
         Choice("auto", "asyncio", "uvloop"),
@@ -402,6 +507,12 @@ class Config(_Frozen):
         None, SIZE, "Largest request body, in bytes; unset is no limit.", group=LIMITS
     )
 
+    timeout_ssl_handshake: float = option(
+        10.0,
+        SECONDS,
+        "Time for a TLS handshake.",
+        group=TIMEOUTS,
+    )
     timeout_request_head: float = option(
         15.0,
         SECONDS,
@@ -433,6 +544,38 @@ class Config(_Frozen):
         "Time that running requests get to finish when the server stops.",
         group=TIMEOUTS,
         aliases=("--graceful-timeout",),
+    )
+
+    http: Literal["auto", "1", "2"] = option(
+        "auto",
+        Choice("auto", "1", "2"),
+        "Versions of HTTP: auto is HTTP/1.1, and HTTP/2 where the client asks for it.",
+        group=HTTP,
+    )
+    h2_max_concurrent_streams: int = option(
+        128,
+        Integer(1),
+        "Requests at once on one HTTP/2 connection; further ones are refused.",
+        group=HTTP,
+    )
+    h2_initial_window: int = option(
+        1 << 20,
+        WINDOW,
+        "Bytes of all request bodies of an HTTP/2 connection that may wait for the application.",
+        group=HTTP,
+    )
+    h2_initial_stream_window: int = option(
+        256 << 10,
+        WINDOW,
+        "Bytes of one request body on HTTP/2 that may wait for the application.",
+        group=HTTP,
+    )
+    h2_ping_interval: float = option(
+        60.0,
+        SECONDS_OR_OFF,
+        "Silence of an HTTP/2 client with requests in flight before it gets a PING, and before "
+        "it is given up without an answer; 0 sends none.",
+        group=HTTP,
     )
 
     ws: Literal["auto", "none"] = option(
@@ -477,6 +620,43 @@ class Config(_Frozen):
             raise ConfigError(
                 "uds and fd are both given: choose one, or list both places in bind", "uds"
             )
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        """What would make a server less safe than its operator believes is an error."""
+        given = [name for name in _TLS_NAMES if getattr(self, name) != OPTIONS[name].default]
+        if not given:
+            return
+        ways = [name for name in _TLS_WAYS if name in given]
+        if not ways:
+            raise ConfigError(
+                f"{given[0]} is for TLS, which is off: give ssl_certfile (or dev_tls)", given[0]
+            )
+        if len(ways) > 1:
+            raise ConfigError(f"{' and '.join(ways)} exclude each other: choose one", ways[1])
+        if self.ssl_context is not None:
+            idle = [name for name in given if name.startswith("ssl_") and name != "ssl_context"]
+        else:
+            idle = ["ssl_keyfile"] if self.dev_tls and self.ssl_keyfile is not None else []
+        if idle:
+            raise ConfigError(
+                f"{idle[0]} has no effect with {ways[0]}, which brings its own: leave it out",
+                idle[0],
+            )
+        if self.ssl_cert_reqs == "none":
+            for name in ("ssl_ca_certs", "ssl_crl"):
+                if name in given:
+                    raise ConfigError(
+                        f"{name} is given, but no client is asked for a certificate: set "
+                        "ssl_cert_reqs to optional or required",
+                        name,
+                    )
+        elif self.ssl_ca_certs is None:
+            raise ConfigError(
+                f"ssl_cert_reqs is {self.ssl_cert_reqs}, but no authority is trusted: give "
+                "ssl_ca_certs",
+                "ssl_ca_certs",
+            )
 
     def replace(self, **changes: Any) -> Config:
         """Return a configuration with some values changed.
@@ -485,6 +665,11 @@ class Config(_Frozen):
             ConfigError: A new value is wrong.
         """
         return Config(**{**vars(self), **changes})
+
+    @property
+    def tls(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.ssl_certfile is not None or self.dev_tls or self.ssl_context is not None
 
     @property
     def binds(self) -> tuple[Bind, ...]:
@@ -499,3 +684,7 @@ class Config(_Frozen):
         if self.uds is not None:
             return (Bind("unix", path=self.uds),)
         return (Bind("tcp", host=check_host(self.host), port=self.port),)
+
+
+_TLS_NAMES = tuple([row.name for row in OPTIONS.values() if row.group == TLS])
+_TLS_WAYS = ("ssl_certfile", "dev_tls", "ssl_context")

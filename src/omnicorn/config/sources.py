@@ -153,11 +153,13 @@ def _read_environment(environ: Mapping[str, str]) -> Layer:
         if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
             continue
         row = OPTIONS.get(variable[len(ENV_PREFIX) :].lower())
+        if row is not None and row.kind.program_only:
+            row = None
         text = environ[variable]
         if (row is None or "://" in text) and _is_service_link(variable, text):
             continue
         if row is None or row.env[0] != variable:
-            known = [*(row.env[0] for row in OPTIONS.values()), CONFIG_VARIABLE]
+            known = [*(row.env[0] for row in OPTIONS.values() if row.env), CONFIG_VARIABLE]
             hint = did_you_mean(variable, known)
             raise ConfigError(f"unknown variable {variable}{hint}{LIST_HINT}", source=variable)
         layer[row.name] = row.parse(text, variable), variable

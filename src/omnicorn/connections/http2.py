@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.bridge.http import HTTPCycle
+from omnicorn.bridge.http import PUSH, HTTPCycle
 from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import HandshakeRefused
@@ -234,6 +234,12 @@ class Http2Connection(HTTPConnection):
                 self.deadline = when
                 service.deadlines.watch(self, when)
 
+    def on_settings(self) -> None:
+        extensions = {name: self._extensions[name] for name in self._extensions.keys() - PUSH}
+        if self.engine.peer.push:
+            extensions.update(PUSH)
+        self._extensions = extensions
+
     def on_pong(self, content: bytes) -> None:
         """Any byte of the peer is a sign of life."""
 
@@ -245,11 +251,11 @@ class Http2Connection(HTTPConnection):
         return False
 
     async def sendfile(self, file: int, offset: int, count: int) -> int:
-        """See `FileCarrier`; `can_sendfile` says no."""
+        """See `HTTPCarrier`; `can_sendfile` says no."""
         raise NotImplementedError
 
     def push(self, stream: Http2Stream, path: bytes, headers: Any) -> None:
-        """See `PushCarrier`."""
+        """See `HTTPCarrier`."""
         self.engine.push(stream, self._scheme.encode(), path, headers)
 
     def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:

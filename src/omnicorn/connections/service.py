@@ -68,6 +68,8 @@ class Http2(NamedTuple):
 
     enabled: bool = True
     """Where a client asks for it: by ALPN, by its preface, or by ``Upgrade: h2c``."""
+    only: bool = False
+    """HTTP/1 is not spoken."""
     max_streams: int = 128
     """Requests at once on one connection."""
     window: int = 1 << 20

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
-from omnicorn.errors import ClientDisconnected, HandshakeRefused
+from omnicorn.errors import ClientDisconnected, HandshakeRefused, LocalProtocolError
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
@@ -266,6 +266,10 @@ class Connection(HTTPConnection):
         self.flush()
         stall = self._service.timeouts.write
         return await sendfile(self._transport, file, offset, count, stall)
+
+    def push(self, stream: Stream, path: bytes, headers: Headers) -> None:
+        """See `HTTPCarrier`."""
+        raise LocalProtocolError("HTTP/1.1 has no push")
 
     def accept(
         self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers

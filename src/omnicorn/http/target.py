@@ -35,6 +35,9 @@ def encode_path(path: str) -> bytes:
     return _sub_illegal(lambda match: b"%%%02X" % ord(match[0]), path.encode())
 
 
+_unsendable = re.compile(rb"[^\x21-\x7e]|#").sub
+
+
 def parse_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """Split a request target.
 
@@ -64,3 +67,8 @@ def parse_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
     if not path:
         path = b"*" if method == b"OPTIONS" and not query else b"/"
     return path, query, authority
+
+
+def as_target(path: str) -> bytes:
+    """A decoded path, with its query if it has one, as a request target."""
+    return _unsendable(lambda found: b"%%%02X" % found[0][0], path.encode())

@@ -20,7 +20,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from omnicorn.config.options import ENV_PREFIX, OPTIONS, Option
-from omnicorn.config.sources import CONFIG_VARIABLE, LIST_HINT, Given, Loaded, load
+from omnicorn.config.sources import CONFIG_VARIABLE, DEFAULT, LIST_HINT, Given, Loaded, load
 from omnicorn.config.spelling import did_you_mean
 from omnicorn.errors import ConfigError
 
@@ -214,6 +214,8 @@ def config_text(loaded: Loaded) -> str:
         source = loaded.sources[name]
         if name in ("host", "port") and (rival := _rival(config)):
             line, source = f"# {line}", f"replaced by {rival}"
+        elif row.kind.secret and source != DEFAULT:
+            line = f"# {line}"
         lines.append((line, source))
     # A long list must not push every comment off the screen.
     width = max(len(line) for line, _ in lines if len(line) <= 60)
@@ -264,6 +266,8 @@ def help_text(width: int) -> str:
     ]
     group = ""
     for row in OPTIONS.values():
+        if row.kind.program_only:
+            continue
         if row.group != group:
             group = row.group
             parts.append(f"\n{group}\n")

@@ -8,8 +8,9 @@ exit code    meaning
 3            the application did not load, or its lifespan failed
 ===========  =======================================================
 
-SIGINT and SIGTERM drain; a second one cancels what is still running. Signal handlers are
-put back as they were, so that an embedding program keeps its own.
+SIGINT and SIGTERM drain; a second one cancels what is still running. SIGHUP has the certificates
+read again, where there are any. Signal handlers are put back as they were, so that an embedding
+program keeps its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import contextlib
 import logging
 import signal
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.config import Config
@@ -26,7 +28,7 @@ from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.runtime.server import Server, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from omnicorn.bridge.cycle import Application
 
@@ -76,8 +78,9 @@ def run_config(config: Config, app: Application | None = None) -> int:
 async def serve(app: Application | str | None = None, config: Config | None = None) -> None:
     """Serve an application inside the running loop until SIGINT, SIGTERM or cancellation.
 
-    Signals are only listened to in the main thread, and put back afterwards. Cancelling
-    the task that awaits this drains as a signal does.
+    Signals are only listened to in the main thread, and put back afterwards; SIGHUP calls
+    `Server.reload`, where there are certificates. Cancelling the task that awaits this drains as
+    a signal does.
 
     Args:
         app: An ASGI 3 application or its import string; None takes ``config.app``.
@@ -95,7 +98,15 @@ async def serve(app: Application | str | None = None, config: Config | None = No
             server.hurry()
         stop.set()
 
-    with _signals(on_signal):
+    callbacks = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+    if server.config.tls and server.config.ssl_context is None and hasattr(signal, "SIGHUP"):
+        callbacks[signal.SIGHUP] = server.reload
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(callbacks))
+        if server.config.ssl_sni:
+            from omnicorn.security.tls import names_are_ascii
+
+            stack.enter_context(names_are_ascii())
         starting = asyncio.ensure_future(server.start())
         stopping = asyncio.ensure_future(stop.wait())
         try:
@@ -132,18 +143,22 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
+def _in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None], *_: object) -> None:
+    loop.call_soon_threadsafe(callback)
+
+
 @contextlib.contextmanager
-def _signals(callback: Callable[[], None]) -> Iterator[None]:
-    """Call *callback* in the loop for SIGINT and SIGTERM, where that is possible."""
+def _signals(callbacks: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    """Call back in the loop for signals, where that is possible."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number, callback in callbacks.items():
         previous = signal.getsignal(number)
         # Not the loop's add_signal_handler: a program's own handler there would be lost.
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+        signal.signal(number, partial(_in_loop, loop, callback))
         before[number] = previous
     try:
         yield

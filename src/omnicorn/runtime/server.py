@@ -8,6 +8,8 @@
           ──▶ the whole grace: cancel what is left
           ──▶ lifespan.shutdown (always; as long again, then cancelled)
 
+With ``redirect_http`` there are two services, of which the second answers 308; both drain.
+
 Rule: nobody here touches signals or the process; `runtime.run` does.
 """
 
@@ -19,19 +21,24 @@ import sys
 from typing import TYPE_CHECKING
 
 from omnicorn.bridge.lifespan import Lifespan
-from omnicorn.connections.service import Service, Timeouts, WebSockets
-from omnicorn.connections.stream import Connection
+from omnicorn.connections import accept
+from omnicorn.connections.service import Http2, Service, Timeouts, WebSockets
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.http.limits import Limits
 from omnicorn.transports._asyncio import AsyncioLoop, listen
-from omnicorn.transports.sockets import Listeners, bind
+from omnicorn.transports.sockets import Listeners, bind, local_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
     from omnicorn.bridge.cycle import Application
     from omnicorn.config import Config
+    from omnicorn.config.bind import Bind
     from omnicorn.observability.access_log import AccessLog, AccessLogger
+    from omnicorn.ports import ConnectionPort
+    from omnicorn.runtime.tls import Handshakes, OwnContext
+    from omnicorn.security.tls import Certificates
 
 logger = logging.getLogger("omnicorn")
 
@@ -47,7 +54,9 @@ class Server:
         config: Everything else; the defaults where not given.
 
     Attributes:
-        addresses: Where it listens, with real port numbers: ``http://127.0.0.1:8000``.
+        addresses: Where it listens, with real port numbers: ``http://127.0.0.1:8000``,
+            ``https://...`` with TLS.
+        redirects: Where it answers 308 alone, in the same form.
         config: As given.
 
     Resource handling: `start` acquires listening sockets and the application's lifespan
@@ -63,9 +72,13 @@ class Server:
         self._app = app
         self.config = config
         self.addresses: list[str] = []
+        self.redirects: list[str] = []
         self._service: Service | None = None
+        self._redirect: Service | None = None
+        self._certificates: Certificates | OwnContext | None = None
+        self._handshakes: Handshakes | None = None
         self._lifespan: Lifespan | None = None
-        self._listeners: Listeners | None = None
+        self._listeners: list[Listeners] = []
         self._acceptors: list[asyncio.AbstractServer] = []
         self._stopping: asyncio.Task[None] | None = None
         self._hurry: asyncio.Event | None = None
@@ -84,7 +97,8 @@ class Server:
         """Start the application and listen.
 
         Raises:
-            ConfigError: The application cannot be loaded or an address not be bound.
+            ConfigError: The application cannot be loaded, an address not be bound, or a
+                certificate not be used.
             LifespanFailed: The application refused to start.
         """
         if self._service is not None:
@@ -96,13 +110,9 @@ class Server:
         try:
             access_log = self._open_log(loop) if config.access_log else None
             self._service = service = make_service(app, loop, config, access_log)
-            self._listeners = listeners = bind(
-                config.binds,
-                backlog=config.backlog,
-                reuse_port=config.reuse_port,
-                uds_permissions=config.uds_permissions,
-                uds_owner=config.uds_owner,
-            )
+            connect = self._acceptor(service, loop)
+            listeners = self._bind(config.binds, "https" if config.tls else "http")
+            redirect = self._bind_redirect(listeners, loop)
             self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
             try:
                 await lifespan.startup()
@@ -113,16 +123,79 @@ class Server:
             if self._stopping is not None:
                 raise RuntimeError("this server was stopped while it started")
             service.state = lifespan.state
-            listeners.listen()
-            self._acceptors = await listen(
-                lambda: Connection(service), listeners.sockets, config.backlog
-            )
+            for each in self._listeners:
+                each.listen()
+            self._acceptors = await listen(connect, listeners.sockets, config.backlog)
+            if redirect is not None:
+                answer, plain = redirect
+                self._acceptors += await listen(answer, plain.sockets, config.backlog)
+                self.redirects = list(plain.addresses)
         except BaseException:
             await self._release()
             raise
         self.addresses = list(listeners.addresses)
         for address in self.addresses:
             logger.info("omnicorn is serving on %s", address)
+        for address in self.redirects:
+            logger.info("omnicorn redirects %s to https", address)
+
+    def _bind(self, binds: Sequence[Bind], scheme: str) -> Listeners:
+        config = self.config
+        listeners = bind(
+            binds,
+            backlog=config.backlog,
+            reuse_port=config.reuse_port,
+            uds_permissions=config.uds_permissions,
+            uds_owner=config.uds_owner,
+            scheme=scheme,
+        )
+        self._listeners.append(listeners)
+        return listeners
+
+    def _acceptor(self, service: Service, loop: AsyncioLoop) -> Callable[[], ConnectionPort]:
+        """What makes connections of accepted sockets."""
+        config = self.config
+        if not config.tls:
+            return accept.plain(service)
+        from omnicorn.runtime.tls import Handshakes, make_certificates
+
+        self._certificates = certificates = make_certificates(
+            config, accept.alpn(service), loop.time
+        )
+        self._handshakes = handshakes = Handshakes(
+            loop,
+            certificates.current,
+            accept.secure(service),
+            config.timeout_ssl_handshake,
+            accept.plain(service),
+        )
+        return handshakes.accept
+
+    def _bind_redirect(
+        self, listeners: Listeners, loop: AsyncioLoop
+    ) -> tuple[Callable[[], ConnectionPort], Listeners] | None:
+        """Bind what answers plain HTTP; returns what to accept with, and where."""
+        config = self.config
+        if config.redirect_http is None:
+            return None
+        from omnicorn.config.bind import Bind
+        from omnicorn.runtime.redirect import Redirect
+
+        hosts = {place.host: None for place in config.binds if place.kind == "tcp"}
+        plain = self._bind(
+            [Bind("tcp", host, config.redirect_http) for host in hosts or (config.host,)], "http"
+        )
+        names = [local_address(sock) for sock in listeners.sockets]
+        port = next((name[1] for name in names if name is not None and name[1] is not None), None)
+        # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
+        settings = config.replace(hsts=None, root_path="", http="1", ws="none", proxy_headers=False)
+        self._redirect = service = make_service(Redirect(port), loop, settings, None)
+        return accept.plain(service), plain
+
+    def reload(self) -> None:
+        """Read the certificates again, for new connections; what is wrong is logged."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     # ------------------------------------------------------------------ stop
 
@@ -151,7 +224,13 @@ class Server:
     async def _stop(self, service: Service) -> None:
         try:
             self._close_listeners()
-            await self._drain(service)
+            if self._handshakes is not None:
+                self._handshakes.close()
+                await asyncio.sleep(0)  # for those it cuts
+            if self._redirect is None:
+                await self._drain(service)
+            else:
+                await asyncio.gather(self._drain(service), self._drain(self._redirect))
         finally:
             await self._release()
 
@@ -205,8 +284,8 @@ class Server:
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
-        if self._listeners is not None:
-            self._listeners.close()
+        for listeners in self._listeners:
+            listeners.close()
 
     async def _drain(self, service: Service) -> None:
         idle = asyncio.Event()
@@ -300,6 +379,9 @@ def make_service(
         from omnicorn.security.trust import TrustedPeers
 
         trusted = TrustedPeers(config.forwarded_allow_ips)
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.headers]
+    if config.hsts is not None:
+        headers.append((b"strict-transport-security", config.hsts.encode()))
     return Service(
         app,
         loop,
@@ -321,9 +403,7 @@ def make_service(
         trusted=trusted,
         server_header=config.server_header,
         date_header=config.date_header,
-        headers=[
-            (name.lower().encode(), value.encode("latin-1")) for name, value in config.headers
-        ],
+        headers=headers,
         websockets=None
         if config.ws == "none"
         else WebSockets(
@@ -332,5 +412,13 @@ def make_service(
             ping_interval=config.ws_ping_interval,
             ping_timeout=config.ws_ping_timeout,
             deflate=config.ws_per_message_deflate,
+        ),
+        http2=Http2(
+            enabled=config.http != "1",
+            only=config.http == "2",
+            max_streams=config.h2_max_concurrent_streams,
+            window=config.h2_initial_window,
+            stream_window=config.h2_initial_stream_window,
+            ping_interval=config.h2_ping_interval,
         ),
     )

@@ -14,10 +14,11 @@ Rules:
 
 1. ``connect`` or ``on_failure`` is called first, and exactly one of them: a transport that
    has not called either is still in its handshake.
-2. What came in one segment goes up in one piece, when all of it is decrypted. So between two
-   upcalls no complete record waits anywhere, and a paused connection is told nothing: the
-   transport below is paused, too.
-3. What is written in one call goes down in one write (up to `_BATCH` bytes).
+2. What came in one segment goes up in one piece, or, past `_MOST` bytes, in several. A paused
+   connection is told nothing: the transport below is paused, too, and stays so until what
+   was held here has been told.
+3. What is written in one call goes down in one write, or, past `_MOST` bytes, in several.
+   To join what is large costs as much as to encrypt it.
 4. Each direction ends for itself (RFC 8446 §6.1). The peer's close_notify is the end of its
    bytes, and so is a FIN without one: whether something is missing is for the framing above
    to know. ``write_eof`` sends close_notify and FIN and goes on reading, so that a connection
@@ -49,8 +50,8 @@ LAST_WORD = 2.0
 """Seconds a peer may take to read why it was refused."""
 
 _RECORD = 16384  # bytes of plain text in a record at most (RFC 8446 §5.1)
-_PIECE = 65536  # bytes that go through a memory BIO at once
-_BATCH = 4 * _PIECE  # bytes that are encrypted before they are written
+_PIECE = 65536  # bytes of something large that go through a memory BIO at once
+_MOST = _PIECE + _RECORD  # what is no larger than this goes in one piece
 _MAX_ANSWERS = 16384  # bytes of answers to key updates: one is due every 400 GB (RFC 8446 §5.5)
 
 _BODY = b"This port speaks TLS: ask for https, not for http.\n"
@@ -89,6 +90,7 @@ class TLSTransport:
         "_encrypt",
         "_error",
         "_feed",
+        "_held",
         "_incoming",
         "_input",
         "_loop",
@@ -105,7 +107,7 @@ class TLSTransport:
         "_take",
         "_timeout",
         "_timer",
-        "_untold",
+        "_waits",
     )
 
     _lower: Transport
@@ -140,7 +142,8 @@ class TLSTransport:
         self._output = False
         self._paused = False
         self._answered = 0
-        self._untold = False  # bytes of the last flight, or the end, came to one that is paused
+        self._waits = False  # in a pause: *held*, what came with the handshake, or the end
+        self._held = memoryview(b"")
 
     # ------------------------------------------------------------------ from below
 
@@ -150,7 +153,7 @@ class TLSTransport:
         self._timer = self._loop.call_at(self._loop.time() + self._timeout, self._timed_out)
 
     def data_received(self, data: bytes) -> None:
-        if self._input != _OPEN or len(data) > _PIECE:
+        if self._input != _OPEN or len(data) > _MOST:
             self._received_otherwise(data)
             return
         # The common case is one record, or a few bytes of one.
@@ -166,42 +169,36 @@ class TLSTransport:
         except SSLError as exc:
             self._break(exc)
             return
-        if plain and not self._incoming.pending:
+        if not plain:
+            self._end_input()
+        elif self._incoming.pending:
+            self._deliver([plain], memoryview(b""))
+        else:
             self._on_data(plain)
             if self._outgoing.pending:
                 self._answer()
-        else:
-            self._deliver(plain, b"")
 
     def _received_otherwise(self, data: bytes) -> None:
         if self._input == _HANDSHAKE:
             self._shake_hands(data)
         elif self._input == _OPEN:
-            self._deliver(b"", data)
+            self._deliver([], memoryview(data))
 
-    def _deliver(self, first: bytes, more: bytes) -> None:
-        """Send up what was decrypted and what can be, and the end if it has come.
-
-        Args:
-            first: What was decrypted already; without it and *more* the end has come.
-            more: To be decrypted after what the BIO holds.
-        """
+    def _deliver(self, pieces: list[bytes], rest: memoryview) -> None:
+        """Send up *pieces*, with what the BIO holds, and then *rest*."""
         read = self._read
         incoming = self._incoming
-        pieces = [first] if first else []
-        rest = memoryview(more)
-        ended = not first and not more
-        while not ended:
+        while True:
             if rest:
                 self._feed(rest[:_PIECE])
                 rest = rest[_PIECE:]
+            ended = False
             try:
-                while incoming.pending:
+                while incoming.pending and not ended:
                     if piece := read(_RECORD):
                         pieces.append(piece)
                     else:
                         ended = True
-                        break
             except SSLWantReadError:
                 pass
             except SSLZeroReturnError:  # its name for the end, after our own close_notify
@@ -209,22 +206,28 @@ class TLSTransport:
             except SSLError as exc:
                 self._break(exc)
                 return
+            if pieces:
+                self._on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                pieces.clear()
+            if self._outgoing.pending:
+                self._answer()
+            if self._input != _OPEN:
+                return  # closed by the upcall, or lost patience
+            if ended:
+                self._end_input()
+                return
             if not rest:
-                break
-        if pieces:
-            self._on_data(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self._outgoing.pending:
-            self._answer()
-        if ended:
-            self._end_input()
+                return
+            if self._paused:
+                self._held = rest
+                self._waits = True
+                return
 
     def _end_input(self) -> None:
         """The peer has said close_notify."""
-        if self._input != _OPEN:
-            return  # closed by an upcall
         self._input = _ENDED
         if self._paused:
-            self._untold = True
+            self._waits = True
         else:
             self._tell_end()
 
@@ -245,7 +248,6 @@ class TLSTransport:
 
     def eof_received(self) -> bool:
         """Returns whether the transport below stays open for writing."""
-        self._catch_up()
         if self._input == _OPEN:
             self._input = _ENDED
             if self._output:  # else it has had its answer, and leaves
@@ -269,10 +271,9 @@ class TLSTransport:
             how = "was cut" if exc is None else "has been reset by the peer"
             self._fail("debug", f"the connection {how} during the TLS handshake")
         self._input = _ENDED
-        self._output = False
+        self._output = self._waits = False
         port, self._port = self._port, None
         if port is not None:
-            self._on_data = _drop
             port.connection_lost(self._error or exc)
 
     # ------------------------------------------------------------------ the handshake
@@ -311,8 +312,11 @@ class TLSTransport:
         port = self._connect(self)
         self.set_protocol(port)
         port.connection_made(self)
-        self._untold = self._input == _OPEN and self._incoming.pending > 0
-        self._catch_up()
+        if self._incoming.pending and self._input == _OPEN:
+            if self._paused:
+                self._waits = True
+            else:
+                self.data_received(b"")
         # Tickets leave together with the answer to what came with the last flight, if there
         # is one already.
         if self._outgoing.pending:
@@ -351,30 +355,26 @@ class TLSTransport:
 
     # ------------------------------------------------------------------ from above
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> None:
         """See `Transport`."""
         if not self._output or not data:
             return
         try:
-            if len(data) <= _PIECE:
-                self._encrypt(data)
-                self._send(self._take())
-            else:
-                self._write_much(data)
+            if len(data) > _MOST:
+                data = self._write_most(data)
+            self._encrypt(data)
+            self._send(self._take())
         except SSLError as exc:
             self._break(exc)
 
-    def _write_much(self, data: bytes) -> None:
-        pieces = []
-        view = memoryview(data)
-        for start in range(0, len(data), _PIECE):
-            self._encrypt(view[start : start + _PIECE])
-            pieces.append(self._take())
-            if len(pieces) == _BATCH // _PIECE:
-                self._send(b"".join(pieces))
-                pieces.clear()
-        if pieces:
-            self._send(b"".join(pieces))
+    def _write_most(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Write piece after piece; returns the last one, which is left to do."""
+        data = memoryview(data)
+        while len(data) > _MOST:
+            self._encrypt(data[:_PIECE])
+            self._send(self._take())
+            data = data[_PIECE:]
+        return data
 
     def can_write_eof(self) -> bool:
         return self._lower.can_write_eof()
@@ -398,12 +398,13 @@ class TLSTransport:
             self._notify()
         if self._input != _HANDSHAKE:
             self._input = _ENDED
-        self._untold = False
+        self._waits = False
         self._lower.close()
 
     def abort(self) -> None:
         """Close at once, without close_notify."""
         self._output = False
+        self._waits = False
         if self._input != _HANDSHAKE:
             self._input = _ENDED
         self._lower.abort()
@@ -415,9 +416,10 @@ class TLSTransport:
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            if self._untold:
+            if self._waits:
                 self._loop.call_soon(self._catch_up)
-        self._lower.resume_reading()
+        if not self._waits:
+            self._lower.resume_reading()
 
     def get_write_buffer_size(self) -> int:
         """Bytes, encrypted, that wait below."""
@@ -443,14 +445,17 @@ class TLSTransport:
     # ------------------------------------------------------------------ between the two
 
     def _catch_up(self) -> None:
-        """Tell what has not been told."""
-        if self._paused or not self._untold:
+        """Tell what could not be told, then read on."""
+        if self._paused or not self._waits:
             return
-        self._untold = False
+        self._waits = False
         if self._input == _OPEN:
-            self.data_received(b"")
+            held, self._held = self._held, memoryview(b"")
+            self._deliver([], held)
         else:
             self._tell_end()
+        if not self._paused:
+            self._lower.resume_reading()
 
     def _notify(self) -> None:
         """Send close_notify."""
@@ -474,10 +479,6 @@ class TLSTransport:
             self._output = False
             self._last_word(last)
         self._lower.close()
-
-
-def _drop(data: bytes) -> None:
-    pass
 
 
 def _reason(error: SSLError) -> str:

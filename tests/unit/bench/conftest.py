@@ -1,6 +1,7 @@
-"""A WebSocket server made of threads, which answers what a test tells it to.
+"""Servers made of threads, which answer what a test tells them to: of WebSockets, of HTTP/2.
 
-It shares no code with the client in `bench.websocket`, so that neither hides the other's mistakes.
+They share no code with the clients in `bench.websocket`, `bench.http2` and `bench.streams`, so that
+neither side hides the other's mistakes; the one of HTTP/2 is made with `h2`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import socketserver
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from bench import certificate
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -119,3 +123,132 @@ def peer() -> Iterator[Peer]:
         finally:
             made.shutdown()
             thread.join()
+
+
+class StreamPeer(socketserver.ThreadingTCPServer):
+    """Answers every request over HTTP/2 with `status`, `fields` and `body`.
+
+    `answer`, where it is set, gets the number of a stream and returns the bytes to send instead.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StreamConversation)
+        self.status = "200"
+        self.fields: tuple[tuple[str, str], ...] = ()
+        self.body = b""
+        self.settings: dict[int, int] = {}
+        self.answer: Callable[[int], bytes] | None = None
+        self.tls: ssl.SSLContext | None = None
+        self.requests: list[list[tuple[str, str]]] = []
+        self.bodies: list[bytes] = []
+        self.connections: list[int] = []
+        """How many requests each had."""
+        self.updates: list[int] = []
+        """Increments of connections' windows, after the first."""
+        self.goodbyes = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
+class StreamConversation(socketserver.BaseRequestHandler):
+    server: StreamPeer
+
+    def handle(self) -> None:
+        from h2 import config, connection, events
+
+        link = self.request
+        if self.server.tls is not None:
+            self.request = link = self.server.tls.wrap_socket(link, server_side=True)
+        talk = connection.H2Connection(
+            config.H2Configuration(
+                client_side=False,
+                header_encoding="utf-8",
+                normalize_inbound_headers=False,  # it would join cookies
+            )
+        )
+        talk.initiate_connection()
+        if self.server.settings:
+            talk.update_settings(self.server.settings)
+        link.sendall(talk.data_to_send())
+        place = len(self.server.connections)
+        self.server.connections.append(0)
+        bodies: dict[int, bytes] = {}
+        waiting: dict[int, bytes] = {}
+        updates = 0
+        while data := link.recv(65536):
+            for event in talk.receive_data(data):
+                if isinstance(event, events.RequestReceived):
+                    self.server.connections[place] += 1
+                    self.server.requests.append(
+                        [(str(name), str(value)) for name, value in event.headers]
+                    )
+                    bodies[event.stream_id] = b""
+                elif isinstance(event, events.DataReceived):
+                    bodies[event.stream_id] += event.data
+                    talk.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, events.StreamEnded):
+                    self.server.bodies.append(bodies.pop(event.stream_id))
+                    if self.server.answer is not None:
+                        link.sendall(talk.data_to_send() + self.server.answer(event.stream_id))
+                        continue
+                    fields = [(":status", self.server.status), *self.server.fields]
+                    talk.send_headers(event.stream_id, fields)
+                    waiting[event.stream_id] = self.server.body
+                elif isinstance(event, events.WindowUpdated) and event.stream_id == 0:
+                    updates += 1
+                    if updates > 1:
+                        self.server.updates.append(event.delta)
+                elif isinstance(event, events.ConnectionTerminated):
+                    self.server.goodbyes += 1
+                    return
+            for stream in tuple(waiting):
+                self._send(talk, stream, waiting)
+            link.sendall(talk.data_to_send())
+
+    def finish(self) -> None:
+        self.request.close()  # the server knows but the socket beneath TLS
+
+    def _send(self, talk: Any, stream: int, waiting: dict[int, bytes]) -> None:
+        while True:
+            allowed = min(16384, talk.local_flow_control_window(stream))
+            piece, rest = waiting[stream][:allowed], waiting[stream][allowed:]
+            if waiting[stream] and not piece:
+                return
+            talk.send_data(stream, piece, end_stream=not rest)
+            waiting[stream] = rest
+            if not rest:
+                del waiting[stream]
+                return
+
+
+@pytest.fixture
+def stream_peer() -> Iterator[StreamPeer]:
+    pytest.importorskip("h2")
+    with StreamPeer() as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """A server's side of TLS, with the certificate that `bench.certificate` made for this test."""
+    monkeypatch.setattr(certificate, "CERTIFICATE", tmp_path / "certificate.pem")
+    monkeypatch.setattr(certificate, "KEY", tmp_path / "key.pem")
+    if not certificate.available():
+        pytest.skip("openssl is not installed")
+    certificate.make()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.CERTIFICATE, certificate.KEY)
+    return context

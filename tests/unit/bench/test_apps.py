@@ -57,7 +57,7 @@ def test_a_unique_response_has_the_number_of_its_request() -> None:
     start = call(next(case for case in CASES if case.name == "unique"))[0]
 
     assert len(start["headers"]) == 4
-    assert (b"x-request-id", b"5f1c7b3e-9d2a-4c61-1") in start["headers"]
+    assert (b"x-request-id", b"5f1c7b3e-9d2a-4c61-a1") in start["headers"]
 
 
 def test_the_stream_is_twenty_chunks_and_an_empty_end() -> None:

@@ -105,6 +105,27 @@ def test_servers_inherit_no_variable_that_configures_one(
     assert set(environment.variables()) <= {"HOME", "LANG", "TMPDIR", "PATH", "PYTHONPATH"}
 
 
+def test_the_clients_are_named_with_their_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, says in (("wrk", "wrk 4.1.0 [epoll]"), ("h2load", "h2load nghttp2/1.52.0")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho '{says}'\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+
+    assert environment.facts()["wrk"] == "4.1.0"
+    assert environment.facts()["h2load"] == "nghttp2/1.52.0"
+
+
+def test_a_client_that_is_not_there_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert environment.facts()["h2load"] == "not installed"
+
+
 def test_the_processor_is_named_as_the_kernel_names_it(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("processor\t: 0\nmodel name\t: Fast 9000\n")

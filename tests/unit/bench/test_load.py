@@ -100,12 +100,13 @@ def test_the_browser_sends_twelve_headers_and_two_change() -> None:
     assert (len(head), sum("{n}" in line for line in head)) == (12, 2)
 
 
-WRK_CASES = [case for case in CASES if case.kind is Kind.LOAD]
+WRK_CASES = [case for case in CASES if case.kind is Kind.LOAD and not case.streams]
 
 
 @pytest.mark.parametrize("case", WRK_CASES, ids=lambda case: case.name)
 def test_wrk_gets_the_connections_and_the_target_of_each_case(case: Case) -> None:
     command = load.command(case, 8123, 4, Path("s.lua"))
 
+    assert case.scheme == ("https" if case.name == "h1-tls" else "http")
     assert command[:4] == ["wrk", "-t1", f"-c{case.connections}", "-d4s"]
-    assert command[-1] == f"http://127.0.0.1:8123{case.request.target}"
+    assert command[-1] == f"{case.scheme}://127.0.0.1:8123{case.request.target}"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bench import __main__ as command
-from bench import load
+from bench import certificate, h2load, http2, load
 from bench.cases import CASES
 from bench.servers import OMNICORN, PEERS
 
@@ -64,6 +64,31 @@ def test_without_wrk_it_says_how_to_get_it(
     assert "apt-get install wrk" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("hello", ["install wrk"]),
+        ("h1-tls", ["install wrk", "install openssl"]),
+        ("h2,h2-post", ["install nghttp2-client", "pip install hpack"]),
+        ("h2-tls", ["install nghttp2-client", "install openssl", "pip install hpack"]),
+        ("h2-browser", ["pip install hpack"]),
+        ("ws,idle", []),
+    ],
+)
+def test_what_is_missing_is_named_for_the_cases_that_need_it(
+    names: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [case for case in CASES if case.name in names.split(",")]
+    for module in (load, h2load, certificate, http2):
+        monkeypatch.setattr(module, "available", lambda: True)
+    assert command.missing(chosen) == []
+
+    for module in (load, h2load, certificate, http2):
+        monkeypatch.setattr(module, "available", lambda: False)
+    missing = command.missing(chosen)
+    assert [word in line for word, line in zip(words, missing, strict=True)] == [True] * len(words)
+
+
 def test_sockets_need_no_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
     class Reached(Exception):
         pass
@@ -81,7 +106,12 @@ def test_sockets_need_no_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("cases", "aims", "client"),
-    [("ws-large", ["picows"], "no compression offered"), ("stream", [], "wrk")],
+    [
+        ("ws-large", ["picows"], "no compression offered"),
+        ("stream", [], "wrk"),
+        ("h2", [], "h2load"),
+        ("h2-browser", [], "requests encoded beforehand"),
+    ],
 )
 def test_the_aim_of_sockets_and_the_client_are_named_where_they_take_part(
     cases: str,

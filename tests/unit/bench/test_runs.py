@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import load, runs, servers
+from bench import h2load, load, runs, servers
 from bench.cases import CASES, Case
 from bench.measure import Cores
 from bench.servers import OMNICORN, PEERS, Server
@@ -15,11 +15,11 @@ from bench.servers import OMNICORN, PEERS, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Peer
+    from conftest import Peer, StreamPeer
 
-HELLO, IDLE, START, WS, WS_IDLE = (
+HELLO, IDLE, START, WS, WS_IDLE, H2, BROWSER = (
     next(case for case in CASES if case.name == name)
-    for name in ("hello", "idle", "start", "ws", "ws-idle")
+    for name in ("hello", "idle", "start", "ws", "ws-idle", "h2", "h2-browser")
 )
 PLAN = runs.Plan(rounds=3, seconds=5, warmup=1, cores=Cores(1, 0))
 CLEAN = load.Load(requests=1000, seconds=1.0, p99_ms=1.0, socket_errors=0, bad_statuses=0)
@@ -96,15 +96,20 @@ def test_lines_that_a_server_still_buffers_are_not_missed() -> None:
     assert runs.doubts(CLEAN, 0.95, 0.5, 51) == ("51 access log lines missing",)
 
 
-@pytest.fixture
-def served(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
-    """`peer` stands where a server would have been started; this process counts as its CPU."""
+def stand_in(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What listens on `port` stands where a server would have been started, and this process counts
+    as its CPU."""
 
     @contextmanager
     def running(server: Server, case: Case, core: int) -> Iterator[servers.Running]:
-        yield servers.Running(os.getpid(), peer.address[1], Path("none"), 0.0)
+        yield servers.Running(os.getpid(), port, Path("none"), 0.0)
 
     monkeypatch.setattr(servers, "running", running)
+
+
+@pytest.fixture
+def served(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Peer:
+    stand_in(peer.address[1], monkeypatch)
     return peer
 
 
@@ -136,3 +141,47 @@ def test_idle_sockets_are_weighed_after_one_echo_each(served: Peer) -> None:
     # Two of the check, 500 to warm up, one for each socket.
     assert len(served.messages) == 2 + 500 + 3
     assert len(served.heads) == 1 + 1 + 3
+
+
+def test_a_run_of_requests_that_differ_counts_them(
+    stream_peer: StreamPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hpack")
+    stand_in(stream_peer.address[1], monkeypatch)
+    monkeypatch.setattr("bench.streams.REQUESTS", 100)
+    stream_peer.body = BROWSER.body
+    plan = dataclasses.replace(PLAN, seconds=0.1, warmup=0)
+
+    run = runs.perform(BROWSER, OMNICORN, 0, plan)
+
+    assert run.failure is None
+    assert run.requests == len(stream_peer.requests) - 2
+    assert run.samples[0] > 0
+    assert run.cpu and run.load_cpu and run.p99_ms
+
+
+def test_a_load_of_h2load_has_the_latency_of_its_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(1, monkeypatch)
+    spent = iter([1.0, 1.5])
+    monkeypatch.setattr(servers, "check_answer", lambda *rest: None)
+    monkeypatch.setattr("bench.measure.cpu_seconds", lambda pid: next(spent))
+    monkeypatch.setattr(h2load, "warm_up", lambda case, port, seconds, scratch: 7.5)
+    monkeypatch.setattr(h2load, "drive", lambda *rest: dataclasses.replace(CLEAN, p99_ms=None))
+
+    run = runs.perform(H2, OMNICORN, 0, PLAN)
+
+    assert (run.failure, run.samples, run.p99_ms) == (None, (2000.0,), 7.5)
+
+
+def test_a_load_that_h2load_calls_failed_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*rest: object) -> None:
+        raise load.LoadError("of h2load's requests 3 failed")
+
+    stand_in(1, monkeypatch)
+    monkeypatch.setattr(servers, "check_answer", lambda *rest: None)
+    monkeypatch.setattr(h2load, "warm_up", lambda *rest: 1.0)
+    monkeypatch.setattr(h2load, "drive", fail)
+
+    run = runs.perform(H2, OMNICORN, 0, PLAN)
+
+    assert (run.samples, run.failure) == ((), "of h2load's requests 3 failed")

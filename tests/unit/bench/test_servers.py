@@ -2,28 +2,40 @@ from __future__ import annotations
 
 import http.server
 import threading
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from bench import servers, websocket
-from bench.cases import CASES
+from bench import certificate, servers, websocket
+from bench.cases import CASES, Case
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Iterator
 
-    from conftest import Peer
+    from conftest import Peer, StreamPeer
 
-HELLO, BROWSER, LOG, WS, FANOUT = (
+HELLO, BROWSER, LOG, WS, FANOUT, H1_TLS, H2, H2_TLS, H2_BROWSER = (
     next(case for case in CASES if case.name == name)
-    for name in ("hello", "unique", "log", "ws", "ws-fanout")
+    for name in (
+        *("hello", "unique", "log", "ws", "ws-fanout"),
+        *("h1-tls", "h2", "h2-tls", "h2-browser"),
+    )
 )
 
 
 @contextmanager
-def answering(status: int, body: bytes, echo: str = "", *, keep: bool = True) -> Iterator[int]:
+def answering(
+    status: int,
+    body: bytes,
+    echo: str = "",
+    *,
+    keep: bool = True,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[int]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -40,6 +52,8 @@ def answering(status: int, body: bytes, echo: str = "", *, keep: bool = True) ->
         def log_message(self, format: str, *arguments: object) -> None: ...
 
     with http.server.HTTPServer((servers.HOST, 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -100,6 +114,92 @@ def test_every_server_gets_port_application_and_the_log_it_was_asked_for(
     assert any("8123" in flag for flag in quiet)
     assert not any("{" in flag for flag in quiet)
     assert quiet != logging
+
+
+def test_only_servers_of_http_2_are_asked_for_it() -> None:
+    takers = {
+        case.name: [s.name for s in (servers.OMNICORN, *servers.PEERS) if s.takes(case)]
+        for case in (H1_TLS, H2, H2_TLS)
+    }
+
+    assert takers == {
+        "h1-tls": ["omnicorn", "uvicorn", "granian", "hypercorn"],
+        "h2": ["omnicorn", "granian", "hypercorn"],
+        "h2-tls": ["omnicorn", "granian", "hypercorn"],
+    }
+
+
+@pytest.mark.parametrize("case", [HELLO, H1_TLS, H2, H2_TLS], ids=lambda case: case.name)
+def test_version_and_certificate_are_told_to_a_server(case: Case) -> None:
+    granian = next(server for server in servers.PEERS if server.name == "granian")
+
+    command = granian.command(case, 8123)
+
+    assert command[command.index("--http") + 1] == ("2" if case.streams else "1")
+    for file in (certificate.CERTIFICATE, certificate.KEY):
+        assert (str(file) in command) == case.tls
+
+
+def test_hypercorn_is_told_by_a_file_to_keep_connections() -> None:
+    hypercorn = next(server for server in servers.PEERS if server.name == "hypercorn")
+    command = hypercorn.command(H2, 8123)
+
+    told = tomllib.loads(Path(command[command.index("--config") + 1]).read_text())
+
+    assert told["keep_alive_max_requests"] >= 1_000_000_000
+    assert "--config" not in hypercorn.command(HELLO, 8123)
+
+
+def test_the_right_answer_passes_over_tls(certified: ssl.SSLContext) -> None:
+    with answering(200, HELLO.body, tls=certified) as port:
+        servers.check_answer(H1_TLS, port)
+        assert servers._answers(H1_TLS, port)
+
+
+def test_a_server_without_tls_is_a_wrong_answer_to_a_case_of_tls(
+    certified: ssl.SSLContext,
+) -> None:
+    with (
+        answering(200, HELLO.body) as port,
+        pytest.raises(servers.ServerFailed, match="wrong answer: SSLError"),
+    ):
+        servers.check_answer(H1_TLS, port)
+
+
+@pytest.mark.parametrize("case", [H2, H2_BROWSER], ids=lambda case: case.name)
+def test_the_right_answer_passes_over_http_2(stream_peer: StreamPeer, case: Case) -> None:
+    stream_peer.body = case.body
+
+    servers.check_answer(case, stream_peer.address[1])
+
+    assert stream_peer.connections == [2]
+    assert servers._answers(case, stream_peer.address[1])
+
+
+def test_a_wrong_answer_over_http_2_is_named(stream_peer: StreamPeer) -> None:
+    stream_peer.status = "503"
+
+    with pytest.raises(servers.ServerFailed, match="status 503, not 200"):
+        servers.check_answer(H2, stream_peer.address[1])
+    assert not servers._answers(H2, stream_peer.address[1])
+
+
+def test_http_1_is_a_wrong_answer_to_a_case_of_http_2() -> None:
+    pytest.importorskip("hpack")
+    with (
+        answering(200, HELLO.body) as port,
+        pytest.raises(servers.ServerFailed, match="wrong answer: "),
+    ):
+        servers.check_answer(H2, port)
+
+
+def test_over_tls_http_2_is_checked_with_its_certificate(
+    stream_peer: StreamPeer, certified: ssl.SSLContext
+) -> None:
+    certified.set_alpn_protocols(["h2", "http/1.1"])
+    stream_peer.tls, stream_peer.body = certified, H2_TLS.body
+
+    servers.check_answer(H2_TLS, stream_peer.address[1])
 
 
 def test_an_extra_server_is_another_with_more_flags() -> None:

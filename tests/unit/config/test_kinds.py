@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import ssl
 import tomllib
+import warnings
 
 import pytest
 
 from omnicorn.config import kinds
 from omnicorn.config.kinds import (
+    CertReqs,
     Choice,
+    Hsts,
     Integer,
     Kind,
     Permissions,
     Seconds,
+    Secret,
     Size,
     Switch,
     Text,
+    TLSContext,
     quote,
 )
 
@@ -62,6 +68,23 @@ CHOICE = Choice("auto", "on", "off")
         (kinds.TRUSTED, "10.0.0.0/8, ::1,unix,*", ("10.0.0.0/8", "::1", "unix", "*")),
         (kinds.TRUSTED, "", ()),
         (kinds.HEADERS, "A: 1, 2\nb:3\n\n", (("A", "1, 2"), ("b", "3"))),
+        (Secret("x", "X"), " a ", " a "),
+        (CertReqs(), "none", "none"),
+        (CertReqs(), "Optional", "optional"),
+        (CertReqs(), "0", "none"),
+        (CertReqs(), "1", "optional"),
+        (CertReqs(), "2", "required"),
+        (Hsts(), "31536000", "max-age=31536000"),
+        (Hsts(), "0", "max-age=0"),
+        (Hsts(), 'max-age="1"; includeSubDomains', 'max-age="1"; includeSubDomains'),
+        (Hsts(), "preload;\nMAX-AGE=1", "preload; MAX-AGE=1"),
+        (kinds.SNI, "a.example=a.pem", (("a.example", "a.pem", None),)),
+        (kinds.SNI, "A.example.=a.pem, a.key", (("a.example", "a.pem", "a.key"),)),
+        (
+            kinds.SNI,
+            "*.a.example=/a=b,c\nbücher.example=d\n",
+            (("*.a.example", "/a=b", "c"), ("xn--bcher-kva.example", "d", None)),
+        ),
     ],
 )
 def test_text_is_read_as_the_value_it_means(kind: Kind, text: str, value: object) -> None:
@@ -125,6 +148,35 @@ def test_text_is_read_as_the_value_it_means(kind: Kind, text: str, value: object
         (kinds.HEADERS, "no colon"),
         (kinds.HEADERS, ": no name"),
         (kinds.HEADERS, "bad name: x"),
+        (Secret("x", "X"), ""),
+        (CertReqs(), "3"),
+        (CertReqs(), "-1"),
+        (CertReqs(), "CERT_REQUIRED"),
+        (Hsts(), ""),
+        (Hsts(), "-1"),
+        (Hsts(), "1y"),
+        (Hsts(), "includeSubDomains"),
+        (Hsts(), "max-age"),
+        (Hsts(), "max-age=1; max-age=2"),
+        (Hsts(), "max-age=1; preload=1"),
+        (Hsts(), "max-age=1\r\nx: y"),
+        (Hsts(), "max-age=1; x"),
+        (TLSContext(), "context"),
+        (kinds.SNI, "a.example"),
+        (kinds.SNI, "=a.pem"),
+        (kinds.SNI, "a.example="),
+        (kinds.SNI, "a.example=a\0"),
+        (kinds.SNI, "a.example=a,b\0"),
+        (kinds.SNI, "a.example=,a.key"),
+        (kinds.SNI, "a.example=a,b,c"),
+        (kinds.SNI, "a..example=a"),
+        (kinds.SNI, "a.example:443=a"),
+        (kinds.SNI, "*=a"),
+        (kinds.SNI, "a.*.example=a"),
+        (kinds.SNI, "a*.example=a"),
+        (kinds.SNI, "127.0.0.1=a"),
+        (kinds.SNI, "[::1]=a"),
+        (kinds.SNI, f"{'ü' * 64}.example=a"),
     ],
 )
 def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
@@ -163,6 +215,21 @@ def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
         (kinds.HEADERS, [(b"a", "b")]),
         (kinds.HEADERS, {"a": 1}),
         (kinds.HEADERS, 1),
+        (Secret("x", "X"), 1),
+        (CertReqs(), 3),
+        (CertReqs(), -1),
+        (CertReqs(), True),
+        (CertReqs(), None),
+        (Hsts(), True),
+        (Hsts(), 1.0),
+        (Hsts(), -1),
+        (TLSContext(), "context"),
+        (TLSContext(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)),
+        (kinds.SNI, 1),
+        (kinds.SNI, [("a.example",)]),
+        (kinds.SNI, [("a.example", 1)]),
+        (kinds.SNI, [("a.example", "a", 1)]),
+        (kinds.SNI, [(1, "a", "b")]),
     ],
 )
 def test_a_typed_value_of_the_wrong_type_is_refused(kind: Kind, value: object) -> None:
@@ -198,6 +265,32 @@ def test_headers_come_as_text_pairs_or_a_table() -> None:
     assert kinds.HEADERS.check({"a": "1"}) == expected
 
 
+def test_what_is_asked_of_clients_may_be_the_number_of_the_standard_library() -> None:
+    assert CertReqs().check(ssl.CERT_NONE) == "none"
+    assert CertReqs().check(ssl.CERT_OPTIONAL) == "optional"
+    assert CertReqs().check(ssl.CERT_REQUIRED) == "required"
+
+
+def test_hosts_with_certificates_come_as_text_tuples_or_a_table() -> None:
+    expected = (("a.example", "a.pem", "a.key"),)
+    assert kinds.SNI.check("a.example=a.pem,a.key") == expected
+    assert kinds.SNI.check([["a.example", "a.pem", "a.key"]]) == expected
+    assert kinds.SNI.check({"a.example": "a.pem,a.key"}) == expected
+    assert kinds.SNI.check([("a.example", "a.pem")]) == (("a.example", "a.pem", None),)
+
+
+def test_a_context_is_taken_as_it_is() -> None:
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context = ssl.SSLContext(protocol)
+        assert TLSContext().check(context) is context
+
+
+def test_a_secret_is_never_shown() -> None:
+    assert Secret("x", "X").show("hunter2") == '"***"'
+
+
 def test_permissions_given_as_decimal_digits_are_shown_in_octal() -> None:
     with pytest.raises(ValueError, match="0o1224"):
         Permissions().check(660)
@@ -224,6 +317,9 @@ def test_a_network_with_host_bits_is_told_so() -> None:
         (Permissions(), 0o60),
         (kinds.BIND, (":80", "unix:/a")),
         (kinds.HEADERS, (("a", "1"), ("b", '"'))),
+        (CertReqs(), "required"),
+        (Hsts(), 'max-age="1"; preload'),
+        (kinds.SNI, (("a.example", "a", None), ("*.b.example", "b", "c"))),
     ],
 )
 def test_a_value_written_as_toml_reads_back(kind: Kind, value: object) -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any, get_type_hints
+import ssl
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from omnicorn.errors import ConfigError
 
 
 def test_the_table_has_a_row_for_every_annotated_field_in_their_order() -> None:
-    assert list(OPTIONS) == list(get_type_hints(Config))
+    assert list(OPTIONS) == list(Config.__annotations__)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -36,6 +37,8 @@ def test_flags_and_variables_come_from_the_name() -> None:
         ("timeout_keep_alive", ("--timeout-keep-alive", "--keep-alive")),
         ("timeout_graceful_shutdown", ("--timeout-graceful-shutdown", "--graceful-timeout")),
         ("access_log_file", ("--access-log-file", "--access-logfile")),
+        ("ssl_certfile", ("--ssl-certfile", "--certfile")),
+        ("ssl_context", ()),
     ],
 )
 def test_other_flags_are_declared_with_the_option(name: str, flags: tuple[str, ...]) -> None:
@@ -79,6 +82,13 @@ def test_no_two_options_share_a_flag_or_a_variable() -> None:
         ("ws_ping_timeout", float("inf")),
         ("ws_per_message_deflate", 1),
         ("headers", ("x",)),
+        ("ssl_cert_reqs", 3),
+        ("ssl_protocol_min", "tls1.1"),
+        ("ssl_sni", ("x",)),
+        ("ssl_context", "context"),
+        ("redirect_http", -1),
+        ("hsts", "forever"),
+        ("timeout_ssl_handshake", 0),
         ("forwarded_allow_ips", ("nonsense",)),
     ],
 )
@@ -126,7 +136,7 @@ def test_the_options_of_websockets_are_read(name: str, text: str, value: Any) ->
 
 
 def test_0_is_a_time_where_it_means_never_and_nowhere_else() -> None:
-    off = {name for name in OPTIONS if name.startswith("ws_ping_")}
+    off = {name for name in OPTIONS if "_ping_" in name}
     for name, row in OPTIONS.items():
         if isinstance(row.kind, Seconds):
             if name in off:
@@ -213,3 +223,127 @@ def test_an_option_that_may_be_unset_reads_none_and_nothing_as_none(text: str) -
 def test_an_error_of_an_option_that_may_be_unset_says_so() -> None:
     with pytest.raises(ConfigError, match="expected a whole number of 0 or more, or none"):
         OPTIONS["fd"].parse("x", "--fd")
+
+
+# TLS ------------------------------------------------------------------------------------
+
+
+def context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def test_tls_is_spoken_with_a_certificate_a_context_or_for_development() -> None:
+    assert not Config().tls
+    assert Config(ssl_certfile="a").tls
+    assert Config(dev_tls=True).tls
+    assert Config(ssl_context=context()).tls
+
+
+def test_a_context_is_part_of_a_configuration_that_can_be_shown_and_compared() -> None:
+    own = context()
+    config = Config(ssl_context=own)
+    assert repr(config) == f"Config(ssl_context={own!r})"
+    assert config == Config(ssl_context=own)
+    assert hash(config) == hash(Config(ssl_context=own))
+    assert config != Config(ssl_context=context())
+    assert config.replace(port=1).ssl_context is own
+
+
+def test_a_password_is_not_shown() -> None:
+    config = Config(ssl_certfile="a", ssl_keyfile_password="hunter2")
+    assert repr(config) == "Config(ssl_certfile='a', ssl_keyfile_password=***)"
+    with pytest.raises(ConfigError) as refusal:
+        Config(ssl_keyfile_password="hunter2\0")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ssl_keyfile": "a"},
+        {"ssl_keyfile_password": "a"},
+        {"ssl_sni": ("a.example=a",)},
+        {"ssl_cert_reqs": "required"},
+        {"ssl_ca_certs": "a"},
+        {"ssl_crl": "a"},
+        {"ssl_protocol_min": "tls1.3"},
+        {"ssl_ciphers": "a"},
+        {"redirect_http": 80},
+        {"hsts": 1},
+    ],
+)
+def test_what_is_for_tls_is_an_error_without_it(values: dict[str, Any]) -> None:
+    [name] = values
+    with pytest.raises(ConfigError, match="is for TLS, which is off") as refusal:
+        Config(**values)
+    assert refusal.value.option == name
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "message"),
+    [
+        (
+            {"ssl_certfile": "a", "dev_tls": True},
+            "dev_tls",
+            "ssl_certfile and dev_tls exclude each other",
+        ),
+        (
+            {"ssl_certfile": "a", "ssl_context": context()},
+            "ssl_context",
+            "ssl_certfile and ssl_context exclude each other",
+        ),
+        (
+            {"ssl_context": context(), "ssl_ciphers": "a"},
+            "ssl_ciphers",
+            "ssl_ciphers has no effect with ssl_context",
+        ),
+        (
+            {"dev_tls": True, "ssl_keyfile": "a"},
+            "ssl_keyfile",
+            "ssl_keyfile has no effect with dev_tls",
+        ),
+        (
+            {"ssl_certfile": "a", "ssl_ca_certs": "a"},
+            "ssl_ca_certs",
+            "no client is asked for a certificate: set ssl_cert_reqs",
+        ),
+        (
+            {"ssl_certfile": "a", "ssl_crl": "a"},
+            "ssl_crl",
+            "no client is asked for a certificate: set ssl_cert_reqs",
+        ),
+        (
+            {"ssl_certfile": "a", "ssl_cert_reqs": 1},
+            "ssl_ca_certs",
+            "ssl_cert_reqs is optional, but no authority is trusted: give ssl_ca_certs",
+        ),
+    ],
+)
+def test_what_would_be_less_safe_than_it_looks_is_an_error(
+    values: dict[str, Any], option: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        Config(**values)
+    assert refusal.value.option == option
+
+
+def test_all_of_tls_can_be_configured_together() -> None:
+    clients: dict[str, Any] = {"ssl_cert_reqs": 2, "ssl_ca_certs": "d", "ssl_crl": "e"}
+    hosts: dict[str, Any] = {"ssl_sni": ("h.example=i,j",)}
+    redirect: dict[str, Any] = {"redirect_http": 80, "hsts": 60}
+    config = Config(
+        ssl_certfile="a",
+        ssl_keyfile="b",
+        ssl_keyfile_password="c",
+        ssl_ciphers="f",
+        ssl_protocol_min="tls1.3",
+        timeout_ssl_handshake=1,
+        **clients,
+        **hosts,
+        **redirect,
+    )
+    assert config.ssl_cert_reqs == "required"
+    assert config.ssl_sni == (("h.example", "i", "j"),)
+    assert config.hsts == "max-age=60"
+    Config(dev_tls=True, **clients, **hosts, **redirect)
+    Config(ssl_context=context(), **redirect)

@@ -106,6 +106,49 @@ def test_the_options_of_websockets_come_from_every_source(tmp_path: Path) -> Non
     assert loaded.sources["ws_max_queue"] == "--ws-max-queue"
 
 
+def test_the_options_of_tls_come_from_every_source(tmp_path: Path) -> None:
+    write(tmp_path, 'ssl_certfile = "a"\nssl_cert_reqs = 2\nssl-ca-certs = "b"\nhsts = 60\n')
+    loaded = merge(
+        tmp_path,
+        ("ssl_sni", "--ssl-sni", "a.example=c,d"),
+        ("ssl_sni", "--ssl-sni", "*.a.example=e"),
+        OMNICORN_SSL_KEYFILE_PASSWORD="f",
+        OMNICORN_TIMEOUT_SSL_HANDSHAKE="500ms",
+    )
+    config = loaded.config
+    assert (config.ssl_certfile, config.ssl_cert_reqs, config.ssl_ca_certs) == (
+        "a",
+        "required",
+        "b",
+    )
+    assert config.ssl_sni == (("a.example", "c", "d"), ("*.a.example", "e", None))
+    assert (config.ssl_keyfile_password, config.timeout_ssl_handshake) == ("f", 0.5)
+    assert config.hsts == "max-age=60"
+
+
+def test_hosts_with_certificates_stand_one_a_line_in_the_variable(tmp_path: Path) -> None:
+    loaded = merge(
+        tmp_path, OMNICORN_SSL_CERTFILE="a", OMNICORN_SSL_SNI="a.example=b,c\nd.example=e"
+    )
+    assert loaded.config.ssl_sni == (("a.example", "b", "c"), ("d.example", "e", None))
+
+
+def test_what_only_a_program_can_give_comes_from_no_other_source(tmp_path: Path) -> None:
+    error = refusal(tmp_path, OMNICORN_SSL_CONTEXT="x")
+    assert str(error).startswith("unknown variable OMNICORN_SSL_CONTEXT")
+    write(tmp_path, 'ssl_context = "x"\n')
+    error = refusal(tmp_path)
+    assert "(from omnicorn.toml [ssl_context]): expected an ssl.SSLContext" in str(error)
+    write(tmp_path, 'ssl_context = "none"\n')
+    assert merge(tmp_path).config == Config()
+
+
+def test_a_password_from_a_source_is_not_shown(tmp_path: Path) -> None:
+    error = refusal(tmp_path, OMNICORN_SSL_KEYFILE_PASSWORD="hunter2\0")
+    assert "hunter2" not in str(error)
+    assert "ssl_keyfile_password = *** (from OMNICORN_SSL_KEYFILE_PASSWORD)" in str(error)
+
+
 def test_a_port_flag_replaces_the_binds_of_the_file(tmp_path: Path) -> None:
     write(tmp_path, 'bind = ["unix:/a"]\n')
     loaded = merge(tmp_path, ("port", "--port", "9"))

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnicorn.http.fields import is_host, list_tokens, match_line, match_token, match_value
+from omnicorn.errors import LocalProtocolError
+from omnicorn.http.fields import (
+    are_values,
+    check_pair,
+    is_host,
+    list_tokens,
+    match_length,
+    match_line,
+    match_token,
+    match_value,
+)
 
 TCHARS = frozenset((string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").encode())
 VALUE_BYTES = frozenset({9, *range(0x20, 0x7F), *range(0x80, 0x100)})
@@ -131,3 +141,49 @@ def test_every_rule_is_linear(text: bytes) -> None:
     is_host(text)
     list_tokens(text)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_values_are_judged_together_as_they_are_alone(byte: int) -> None:
+    char = bytes((byte,))
+    for value in (char, char + b"a", b"a" + char, b"a" + char + b"a"):
+        sound = match_value(value) is not None and value.strip(b" \t") == value
+        for values in ([value], [b"", value], [value, b"a"], [b"a", value, b""]):
+            assert are_values(values) is sound
+
+
+def test_no_values_are_sound() -> None:
+    assert are_values([])
+    assert are_values([b"", b""])
+
+
+@pytest.mark.parametrize("values", [[None], ["a"], [b"a", 5], [bytearray(b"a")]])
+def test_values_are_of_bytes(values: list[bytes]) -> None:
+    with pytest.raises(TypeError):
+        are_values(values)
+
+
+def test_a_pair_that_can_be_sent_is_given_back() -> None:
+    assert check_pair([b"X", b" a "]) == (b"X", b" a ")
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (None, "list"),
+        ((b"a",), "list"),
+        ((b"a", "b"), "bytes"),
+        ((b"a", bytearray(b"b")), "bytes"),
+        ((b"a b", b""), "token"),
+        ((b"a", b"b\n"), "control byte"),
+    ],
+)
+def test_a_pair_that_cannot_be_sent_is_explained(pair: object, reason: str) -> None:
+    with pytest.raises(LocalProtocolError, match=reason):
+        check_pair(pair)
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1 ", b"1_0", b"\xb2", b"1\n", b"1" * 19])
+def test_what_is_no_length(value: bytes) -> None:
+    assert match_length(value) is None
+    assert match_length(b"1" * 18) is not None

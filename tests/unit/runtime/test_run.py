@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import types
@@ -501,3 +502,69 @@ def test_serve_raises_what_kept_it_from_starting_and_puts_the_handlers_back(
     within(main())
     kill()
     assert strays == [signal.SIGTERM]
+
+
+# ------------------------------------------------------------------------------------- SIGHUP
+
+
+@pytest.fixture
+def hangups() -> Iterator[list[int]]:
+    """The SIGHUPs that reach the embedding program's own handler."""
+    reached: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: reached.append(number))
+    yield reached
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    from tests.certificates import Authority
+
+    certfile, keyfile = Authority().issue("127.0.0.1").save(tmp_path, "server")
+    return {"ssl_certfile": certfile, "ssl_keyfile": keyfile}
+
+
+def test_sighup_has_certificates_read_again_and_its_handler_is_put_back(
+    certificate: dict[str, str], hangups: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "omnicorn")
+
+    async def main() -> None:
+        async with serving(App(), quiet(**certificate)) as task:
+            kill(signal.SIGHUP)
+            await turns()
+            assert not task.done()
+            assert any("certificates are read again" in line for line in caplog.messages)
+
+    within(main())
+    assert hangups == []
+    kill(signal.SIGHUP)
+    assert hangups == [signal.SIGHUP]
+
+
+def test_without_certificates_of_its_own_a_server_leaves_sighup_alone(
+    certificate: dict[str, str], hangups: list[int]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate["ssl_certfile"], certificate["ssl_keyfile"])
+
+    async def main() -> None:
+        for config in (quiet(), quiet(ssl_context=context)):
+            async with serving(App(), config):
+                kill(signal.SIGHUP)
+
+    within(main())
+    assert hangups == [signal.SIGHUP] * 2
+
+
+def test_while_hosts_have_certificates_names_that_are_none_leave_no_traceback(
+    certificate: dict[str, str],
+) -> None:
+    async def main() -> None:
+        before = sys.unraisablehook
+        sni = [("a.example", certificate["ssl_certfile"], certificate["ssl_keyfile"])]
+        async with serving(App(), quiet(ssl_sni=sni, **certificate)):
+            assert sys.unraisablehook is not before
+        assert sys.unraisablehook is before
+
+    within(main())

@@ -11,6 +11,7 @@ import builtins
 import io
 import logging
 import socket
+import ssl
 import stat
 import sys
 from contextlib import asynccontextmanager
@@ -910,6 +911,205 @@ def test_the_lifespan_can_be_off_or_required() -> None:
     run(main())
 
 
+# ------------------------------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Options:
+    """Options for TLS; the certificate is for 127.0.0.1."""
+    from tests.certificates import Authority
+
+    certfile, keyfile = Authority().issue("127.0.0.1").save(tmp_path, "server")
+    return {"ssl_certfile": certfile, "ssl_keyfile": keyfile}
+
+
+def trusting(certfile: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certfile)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted
+    return context
+
+
+@asynccontextmanager
+async def tls_client_of(server: Server, certfile: str) -> AsyncIterator[Client]:
+    port = int(server.addresses[0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting(certfile))
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except ConnectionError:
+            pass
+
+
+def test_with_a_certificate_tls_is_served_and_said_in_the_address(certificate: Options) -> None:
+    async def main() -> None:
+        async with Server(App(), quiet(**certificate)) as server:
+            assert server.addresses[0].startswith("https://127.0.0.1:")
+            assert server.redirects == []
+            async with tls_client_of(server, certificate["ssl_certfile"]) as client:
+                assert await client.get() == "hello"
+
+    run(main())
+
+
+def test_a_program_may_bring_its_own_context(certificate: Options) -> None:
+    async def main() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate["ssl_certfile"], certificate["ssl_keyfile"])
+        async with Server(App(), quiet(ssl_context=context)) as server:
+            server.reload()
+            async with tls_client_of(server, certificate["ssl_certfile"]) as client:
+                assert await client.get() == "hello"
+
+    run(main())
+
+
+def test_tls_is_spoken_on_a_socket_file_as_well(certificate: Options, tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s")
+        async with Server(App(), quiet(uds=path, **certificate)) as server:
+            assert server.addresses == [f"unix:{path}"]
+            reader, writer = await asyncio.open_unix_connection(
+                path, ssl=trusting(certificate["ssl_certfile"]), server_hostname="127.0.0.1"
+            )
+            assert await Client(reader, writer).get() == "hello"
+            writer.close()
+
+    run(main())
+
+
+def test_a_certificate_that_cannot_be_used_ends_the_start_before_the_application(
+    certificate: Options,
+) -> None:
+    async def main() -> None:
+        app = App()
+        with pytest.raises(ConfigError) as refusal:
+            await Server(app, quiet(**{**certificate, "ssl_keyfile": "/nowhere/x.key"})).start()
+        assert refusal.value.option == "ssl_keyfile"
+        assert app.events == []
+
+    run(main())
+
+
+def test_certificates_are_read_again_when_asked_and_open_connections_go_on(
+    certificate: Options, tmp_path: Path
+) -> None:
+    from tests.certificates import Authority
+
+    async def main() -> None:
+        old = tmp_path / "old.pem"
+        old.write_text((tmp_path / "server.pem").read_text())
+        async with (
+            Server(App(), quiet(**certificate)) as server,
+            tls_client_of(server, str(old)) as client,
+        ):
+            assert await client.get() == "hello"
+            Authority().issue("127.0.0.1").save(tmp_path, "server")
+            server.reload()
+            async with tls_client_of(server, certificate["ssl_certfile"]) as new:
+                assert await new.get() == "hello"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                async with tls_client_of(server, str(old)):
+                    pass
+            assert await client.get() == "hello"
+
+    run(main())
+
+
+def test_asked_to_read_certificates_again_a_server_without_any_does_nothing() -> None:
+    async def main() -> None:
+        server = Server(App(), quiet())
+        server.reload()
+        async with server:
+            server.reload()
+
+    run(main())
+
+
+def test_a_server_stops_at_once_although_a_handshake_is_unfinished(certificate: Options) -> None:
+    async def main() -> None:
+        async with Server(App(), quiet(**certificate)) as server:
+            port = int(server.addresses[0].rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"\x16\x03\x01")
+            await turns()
+        assert await Client(reader, writer).closed()
+        writer.close()
+
+    run(main())
+
+
+async def redirected(server: Server, place: int = 0) -> tuple[bytes, str]:
+    """Status line and location that the redirecting listener gives for /a?b."""
+    host, _, port = server.redirects[place].removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.write(f"GET /a?b HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    fields = dict(line.split(": ", 1) for line in lines if line)
+    assert "strict-transport-security" not in fields
+    return status.encode(), fields["location"]
+
+
+def test_plain_http_is_redirected_from_a_port_of_its_own(
+    certificate: Options, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        caplog.set_level("INFO", "omnicorn")
+        options = {"redirect_http": 0, "hsts": 60, "root_path": "/app", **certificate}
+        async with Server(App(), quiet(**options)) as server:
+            [address] = server.addresses
+            [plain] = server.redirects
+            assert plain != address.replace("https", "http")
+            assert f"omnicorn redirects {plain} to https" in caplog.messages
+            assert await redirected(server) == (
+                b"HTTP/1.1 308 Permanent Redirect",
+                f"{address}/a?b",
+            )
+        with pytest.raises(ConnectionRefusedError):
+            await redirected(server)
+
+    run(main())
+
+
+def test_plain_http_is_redirected_on_every_host(certificate: Options) -> None:
+    async def main() -> None:
+        binds = ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.2:0")
+        async with Server(App(), quiet(bind=binds, redirect_http=0, **certificate)) as server:
+            hosts = [address.rpartition(":")[0] for address in server.redirects]
+            assert hosts == ["http://127.0.0.1", "http://127.0.0.2"]
+
+    run(main())
+
+
+def test_a_redirecting_port_that_is_taken_ends_the_start(certificate: Options, taken: int) -> None:
+    async def main() -> None:
+        app = App()
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{taken}"):
+            await Server(app, quiet(redirect_http=taken, **certificate)).start()
+        assert app.events == []
+
+    run(main())
+
+
+def test_redirected_clients_are_let_finish_and_idle_ones_closed(certificate: Options) -> None:
+    async def main() -> None:
+        server = Server(App(), quiet(redirect_http=0, **certificate))
+        await server.start()
+        port = int(server.redirects[0].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await reader.readuntil(b"\n\r\n")
+        await server.stop()
+        assert (await reader.read()).startswith(b"This site")
+        writer.close()
+
+    run(main())
+
+
 # ------------------------------------------------------------- options, as connections show them
 
 
@@ -990,6 +1190,14 @@ def test_what_a_peer_may_send_is_limited(
     assert status_of(limited.ask(within)) == 200
     assert status_of(limited.ask(beyond)) == status
     assert status_of(memory().ask(beyond)) == 200
+
+
+def test_strict_transport_security_is_sent_where_it_is_configured(
+    memory: Callable[..., Memory],
+) -> None:
+    strict = memory(dev_tls=True, hsts="max-age=60; preload").ask(request())
+    assert b"\r\nstrict-transport-security: max-age=60; preload\r\n" in strict
+    assert b"strict-transport" not in memory(dev_tls=True).ask(request())
 
 
 def test_beyond_the_concurrency_limit_requests_get_503(memory: Callable[..., Memory]) -> None:

@@ -153,6 +153,9 @@ class Http2Owner(Protocol):
     def on_full(self) -> None:
         """More than `HIGH_WATER` bytes of output wait."""
 
+    def on_settings(self) -> None:
+        """The peer's settings have changed."""
+
     def on_pong(self, content: bytes) -> None:
         """The answer to `ping`."""
 
@@ -701,8 +704,8 @@ class Http2Engine(Generic[Owner]):
             return
         if self._greeted:
             self._budgets.spend(SETTINGS_FLOOD, self.now)
-        self._greeted = True
         self.apply_settings(payload)
+        self._greeted = True
         self.write_control(frame_head(0, 0, SETTINGS, ACK, 0))
 
     def apply_settings(self, payload: bytes) -> None:
@@ -712,8 +715,11 @@ class Http2Engine(Generic[Owner]):
             Http2Error: One is out of its range.
         """
         peer = self.peer
+        push = peer.push
         window, table_size = peer.window, peer.table_size
         peer.update(payload)
+        if peer.push != push or not self._greeted:
+            self._owner.on_settings()
         if peer.table_size != table_size:
             self._encoder.set_max_table_size(peer.table_size)
             self._blocks.clear()
@@ -1001,12 +1007,6 @@ class Http2Engine(Generic[Owner]):
         """Whether the peer's preface has come."""
         return self._greeted
 
-    @property
-    def pushes(self) -> bool:
-        """Whether the peer takes a pushed response now (RFC 9113 §8.4)."""
-        promised = sum(1 for number in self.streams if not number & 1)
-        return self.peer.push and self._goaway < 0 and promised < self.peer.max_streams
-
     def push(self, parent: Http2Stream, scheme: bytes, path: bytes, headers: Fields) -> bool:
         """Promise a response to a request that the client did not make, and ask for it.
 
@@ -1022,7 +1022,15 @@ class Http2Engine(Generic[Owner]):
         Raises:
             LocalProtocolError: There can be no such request.
         """
-        if not self.pushes or parent.head is None or self.streams.get(parent.id) is not parent:
+        promised = sum(1 for number in self.streams if not number & 1)
+        if (
+            not self.peer.push
+            or promised >= self.peer.max_streams
+            or self._goaway >= 0
+            or not parent.id & 1  # RFC 9113 §6.6: on a stream that the peer opened
+            or parent.head is None
+            or self.streams.get(parent.id) is not parent
+        ):
             return False
         fields = [(b":method", b"GET"), (b":scheme", scheme), (b":path", path)]
         host = parent.head.fields.get(b"host")

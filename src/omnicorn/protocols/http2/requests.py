@@ -23,7 +23,6 @@ from omnicorn.http.fields import (
     CONNECTION_FIELDS,
     are_values,
     is_host,
-    list_tokens,
     match_length,
     match_token,
     match_value,
@@ -163,7 +162,7 @@ class RequestParser:
 
         crumbs = shape.cookies
         if crumbs:  # RFC 9113 §8.2.3: one field, at the place of the first
-            cookie = b"; ".join([values[index] for index in crumbs])
+            cookie = b"; ".join([values[index] for index in crumbs if values[index]])
             pairs = list(fields)
             pairs[crumbs[0]] = (b"cookie", cookie)
             for index in crumbs[:0:-1]:
@@ -187,10 +186,7 @@ class RequestParser:
             value = by_name[b"host"]
             if not is_host(value):
                 raise _malformed("the host field is malformed")
-            headers = (
-                (b"host", value),
-                *[pair for pair in headers if pair[0] != b"host"],
-            )
+            headers = ((b"host", value), *[pair for pair in headers if pair[0] != b"host"])
 
         head = Head()
         head.method = method
@@ -240,7 +236,8 @@ class RequestParser:
         given = frozenset(pseudo)
         if len(given) != count:
             raise _malformed("a pseudo-header field stands there twice")
-        if len(regular) > self.limits.fields:
+        # The crumbs of a cookie become one field, and count as one.
+        if len(regular) - max(regular.count(b"cookie") - 1, 0) > self.limits.fields:
             raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
         for name in regular:
             if name not in self._names:
@@ -354,15 +351,10 @@ class RequestParser:
             if self.limits.body is not None and head.length > self.limits.body:
                 raise LimitExceeded("the request body is too large", 413, self.limits.body)
         if flags & _TE:  # RFC 9113 §8.2.2
-            tokens = {
-                token
-                for name, value in head.headers
-                if name == b"te"
-                for token in list_tokens(value)
-            }
-            if tokens - {b"trailers"}:
-                raise _malformed("te says something other than trailers")
-            head.trailers = bool(tokens)
+            for name, value in head.headers:
+                if name == b"te" and value.lower() != b"trailers":
+                    raise _malformed("te says something other than trailers")
+            head.trailers = True
         if flags & _EXPECT:  # RFC 9110 §10.1.1
             if fields[b"expect"].lower() != b"100-continue":
                 raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
@@ -379,7 +371,7 @@ def _are_same(host: bytes, authority: bytes, scheme: bytes) -> bool:
         return True
     port = _DEFAULT_PORTS[scheme.lower()]
     one, other = (name.lower().removesuffix(port).removesuffix(b":") for name in (host, authority))
-    return one == other
+    return one == other and is_host(host)
 
 
 def _explain_name(name: bytes) -> str:

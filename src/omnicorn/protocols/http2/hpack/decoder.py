@@ -20,6 +20,8 @@ from collections import deque
 
 from omnicorn.errors import Http2Error, LimitExceeded
 from omnicorn.protocols.http2.codes import COMPRESSION_ERROR
+from omnicorn.protocols.http2.hpack import huffman
+from omnicorn.protocols.http2.hpack.huffman import SHORT
 from omnicorn.protocols.http2.hpack.primitives import Strings, decode_integer
 from omnicorn.protocols.http2.hpack.table import (
     DEFAULT_SIZE,
@@ -173,5 +175,7 @@ class Decoder:
         octets = block[position:stop]
         if first < 128:
             return octets, stop
+        if length > SHORT:
+            return huffman.decode(octets), stop
         plain = self._strings.decoded.get(octets)
         return (self._strings.decode(octets) if plain is None else plain), stop

@@ -73,17 +73,17 @@ class Strings:
         size: Longer ones, in bytes, are not kept.
 
     Attributes:
-        decoded: What Huffman-coded bytes mean; read by the decoder before it asks `decode`.
+        decoded: What short Huffman-coded strings mean; read by the decoder before it asks
+            `decode`. Long ones are quicker decoded than remembered, as most never come again.
         encoded: The literals of strings; read by the encoder before it asks `encode`.
     """
 
-    __slots__ = ("_met_coded", "_met_plain", "decoded", "encoded")
+    __slots__ = ("_met_plain", "decoded", "encoded")
 
     def __init__(self, entries: int = 1024, size: int = 256) -> None:
-        self.decoded: Memo[bytes, bytes] = Memo(entries, size)
+        self.decoded: Memo[bytes, bytes] = Memo(entries, huffman.SHORT)
         self.encoded: Memo[bytes, bytes] = Memo(entries, size)
         # Met once. They share the bounds of what is met again.
-        self._met_coded: Memo[bytes, None] = Memo(entries, size)
         self._met_plain: Memo[bytes, None] = Memo(entries, size)
 
     def decode(self, coded: bytes) -> bytes:
@@ -92,12 +92,7 @@ class Strings:
         Raises:
             Http2Error: As `huffman.decode` does.
         """
-        plain = huffman.decode(coded)
-        if coded in self._met_coded:
-            self.decoded.remember(coded, plain, len(coded))
-        else:
-            self._met_coded.remember(coded, None, len(coded))
-        return plain
+        return self.decoded.remember(coded, huffman.decode(coded), len(coded))
 
     def encode(self, plain: bytes) -> bytes:
         """Encode a string that `encoded` does not know, as `encode_string` does."""
