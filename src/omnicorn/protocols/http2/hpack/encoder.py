@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from omnicorn.protocols.http2.hpack.primitives import Strings, encode_integer, encode_string
 from omnicorn.protocols.http2.hpack.table import (
     DEFAULT_SIZE,
-    LAST_STATIC,
+    FIRST_DYNAMIC,
     OVERHEAD,
     STATIC,
     Pair,
@@ -172,7 +172,7 @@ class Encoder:
             if number is None:
                 literal = self._strings.encoded.get(name)
                 return bytes((flags,)) + (literal or self._strings.encode(name))
-            index = LAST_STATIC + 1 + self._inserted - number
+            index = FIRST_DYNAMIC + self._inserted - number
         return encode_integer(index, mask, flags)
 
     def _insert(self, pair: Pair, size: int) -> None:

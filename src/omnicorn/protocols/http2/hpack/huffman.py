@@ -125,9 +125,9 @@ _block.decompress(_deflate_header())
 
 
 def _inflate(coded: bytes) -> bytes | None:
-    """Decode a string of common symbols; None where it is something else."""
+    """Decode a string of common symbols, of five bits at least; None where it is another."""
     block = _block.copy()
-    plain = block.decompress(coded.translate(_TURNED) + _END)
+    plain = block.decompress(coded.translate(_TURNED) + _END, 2 * len(coded))
     if not block.eof:
         return None
     # The end was found in the last byte: behind 0 to 6 bits of padding. One byte earlier it is
@@ -148,6 +148,11 @@ def decode(coded: bytes) -> bytes:
         inflated = _inflate(coded)
         if inflated is not None:
             return inflated
+    return _walk(coded)
+
+
+def _walk(coded: bytes) -> bytes:
+    """Decode any string; raises what `decode` does."""
     pieces, onward = _ROOT
     plain: list[str] = []
     append = plain.append

@@ -93,7 +93,10 @@ def _pair(line: bytes) -> Pair:
 STATIC: tuple[Pair, ...] = tuple(map(_pair, _STATIC.splitlines()))
 """Index 1 first."""
 
-LAST_STATIC = 61
+FIRST_DYNAMIC = 62
+
+_NOTHING: Pair = (b"", b"")  # index 0 means none (RFC 7541 §6.1)
+_NONE: list[Pair] = []  # for reading
 
 
 class Table:
@@ -106,7 +109,7 @@ class Table:
     __slots__ = ("entries", "limit", "used")
 
     def __init__(self, limit: int = DEFAULT_SIZE) -> None:
-        self.entries: list[Pair] = list(STATIC[::-1])
+        self.entries: list[Pair] = [_NOTHING, *STATIC]
         self.limit = limit
         self.used = 0
 
@@ -115,15 +118,15 @@ class Table:
 
         A pair that is larger than the table empties it and is not inserted (RFC 7541 §4.4).
         """
+        entries = self.entries
+        evicted = _NONE
         used = self.used + size
+        if used > self.limit:
+            evicted = self._evict(max(self.limit - size, 0))
+            used = self.used + size
         if used <= self.limit:
             self.used = used
-            self.entries.append(pair)
-            return []
-        evicted = self._evict(self.limit - size)
-        if size <= self.limit:
-            self.used += size
-            self.entries.append(pair)
+            entries.insert(FIRST_DYNAMIC, pair)
         return evicted
 
     def resize(self, limit: int) -> list[Pair]:
@@ -135,12 +138,10 @@ class Table:
         """Drop the oldest entries until at most *room* is used, or nothing is left."""
         entries = self.entries
         used = self.used
-        stop = LAST_STATIC
-        while used > room and used:
-            name, value = entries[stop]
-            used -= len(name) + len(value) + OVERHEAD
-            stop += 1
-        evicted = entries[LAST_STATIC:stop]
-        del entries[LAST_STATIC:stop]
+        evicted = []
+        while used > room:
+            pair = entries.pop()
+            used -= len(pair[0]) + len(pair[1]) + OVERHEAD
+            evicted.append(pair)
         self.used = used
         return evicted

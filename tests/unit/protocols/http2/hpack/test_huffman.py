@@ -100,3 +100,27 @@ def test_rows_are_bounded_by_the_tree() -> None:
         huffman.decode(b"\xff" * 100)
     assert len(huffman._rows) <= 257
     assert {len(part) for row in huffman._rows.values() for part in row} <= {0, 256}
+
+
+@given(st.text("etaoin0123456789abcdef-=;/", min_size=20, max_size=400))
+def test_long_strings_of_common_symbols_take_the_short_way(text: str) -> None:
+    plain = text.encode()
+    assert huffman._inflate(huffman.encode(plain)) == plain == huffman.decode(huffman.encode(plain))
+
+
+@given(st.binary(min_size=huffman.SHORT + 1, max_size=80))
+def test_the_short_way_never_differs_from_the_walk(coded: bytes) -> None:
+    """Any bytes at all: broken, with rare symbols, with all kinds of padding."""
+    try:
+        walked: bytes | None = huffman._walk(coded)
+    except Http2Error:
+        walked = None
+    inflated = huffman._inflate(coded)
+    assert inflated is None or inflated == walked
+
+
+@pytest.mark.parametrize("length", range(17, 40))
+@pytest.mark.parametrize("last", [b"0", b"a", b"w", b"b", b":", b"&", b"X", b"!", b"'", b"#", b"~"])
+def test_every_length_of_padding_is_found_by_the_short_way(length: int, last: bytes) -> None:
+    plain = b"0" * (2 * length) + last
+    assert huffman._inflate(huffman.encode(plain)) == plain
