@@ -117,7 +117,11 @@ DISCARD = 65536
 LENT_WINDOWS = 8
 """Connection windows that slow streams may fill before they hold up the others."""
 FRAME_SIZE = 16384
-"""Bytes of content in a frame of ours: small enough for a more urgent one to get in between."""
+"""Bytes of content in a frame of ours; every client takes that many."""
+TURN = 65536
+"""Bytes of one stream before the next one's turn."""
+BATCH = 262144
+"""Bytes that wait for windows or for their turn, and leave in one go."""
 
 _REMEMBERED_RESETS = 256
 _REMEMBERED_GAPS = 64
@@ -1143,17 +1147,17 @@ class Http2Engine(Generic[Owner]):
         self._pumping = True
         try:
             while schedule.count and not self.blocked and not self.closing:
-                if self.pending > HIGH_WATER:
+                if self.pending >= BATCH:
                     self._owner.on_full()
                     break
                 stream = schedule.first()
-                limit = min(self.frame_size, self.window, stream.window)
+                limit = min(TURN, self.window, stream.window)
                 if stream.queued and limit <= 0:
                     if stream.window <= 0:
                         schedule.remove(stream)
                         continue
                     break  # the connection's window is shut
-                size = stream.write_frame(max(limit, 0))
+                size = stream.write_frames(max(limit, 0))
                 self.window -= size
                 if size < TINY and stream.queued:
                     try:
@@ -1233,14 +1237,13 @@ class Http2Engine(Generic[Owner]):
         self.pending += size + 9
         self._written_frames += 1
 
-    def write_pieces(self, head: bytes, pieces: list[bytes | memoryview]) -> None:
-        """Write a frame of content that waited."""
-        out = self.out
-        if not out:
+    def write_frames(self, frames: list[bytes | memoryview], size: int) -> None:
+        """Write frames of content that waited."""
+        if not self.out:
             self._on_output(self._owner)
-        out.append(head)
-        out += pieces
-        self._written_frames += 1
+        self.out += frames
+        self.pending += size
+        self._written_frames += len(frames) >> 1
 
     def write_control(self, frame: bytes) -> None:
         """Write a frame that nothing holds back."""

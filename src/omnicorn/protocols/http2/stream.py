@@ -202,9 +202,13 @@ class Http2Stream:
         engine = self._engine
         flags = END_STREAM if end and not self.announced_trailers else 0
         if size:
-            if not engine.is_free or size > self.window or self._queue is not None:
-                return self._enqueue(data, end)
-            if size > engine.window or size > engine.frame_size:
+            if (
+                size > engine.frame_size
+                or size > self.window
+                or size > engine.window
+                or self._queue is not None
+                or not engine.is_free
+            ):
                 return self._enqueue(data, end)
             prepared = self._held
             if prepared is not None:
@@ -260,36 +264,59 @@ class Http2Stream:
         self._waits = self.queued > HIGH_WATER or engine.blocked
         return not self._waits
 
-    def write_frame(self, limit: int) -> int:
-        """Write what waits, up to *limit* bytes of it in one frame; returns how many.
+    def write_frames(self, limit: int) -> int:
+        """Write what waits, up to *limit* bytes of it; returns how many.
 
         Where that was all, the stream has left the schedule, and may be over.
         """
         engine = self._engine
         queue = self._queue
         assert queue is not None
-        size = 0
-        pieces: list[bytes | memoryview] = []
-        while queue and size < limit:
-            piece = queue[0]
-            length = len(piece)
-            if size + length > limit:
-                view = memoryview(piece)
-                pieces.append(view[: limit - size])
-                queue[0] = view[limit - size :]
-                size = limit
-            else:
-                pieces.append(queue.popleft())
-                size += length
+        size = left = min(limit, self.queued)
         self.queued -= size
         self.window -= size
         self.moved = engine.now
-        last = not queue
-        flags = END_STREAM if last and self.local == ENDED and self._trailers is None else 0
-        if size or flags:
-            engine.write_pieces(frame_head(size >> 16, size & 0xFFFF, DATA, flags, self.id), pieces)
-            engine.pending += size
-        if last:
+        frame_size = engine.frame_size
+        frames: list[bytes | memoryview] = []
+        last = 0  # where the last frame begins
+        while left:
+            piece = queue[0]
+            room = min(len(piece), left)
+            if room >= frame_size:  # frames out of one piece
+                head = frame_head(0, frame_size, DATA, 0, self.id)
+                view = memoryview(piece)
+                stop = room - room % frame_size
+                for at in range(0, stop, frame_size):
+                    frames += (head, view[at : at + frame_size])
+                last = len(frames) - 2
+                count = frame_size
+            else:  # a frame out of what there is
+                stop = min(left, frame_size)
+                last = len(frames)
+                frames.append(frame_head(0, stop, DATA, 0, self.id))
+                count = stop
+                while len(piece) < stop:
+                    frames.append(piece)
+                    stop -= len(piece)
+                    left -= len(piece)
+                    queue.popleft()
+                    piece = queue[0]
+                view = memoryview(piece)
+                frames.append(view[:stop])
+            left -= stop
+            if stop == len(piece):
+                queue.popleft()
+            else:
+                queue[0] = view[stop:]
+        done = not queue
+        if done and self.local == ENDED and self._trailers is None:
+            if frames:
+                frames[last] = frame_head(0, count, DATA, END_STREAM, self.id)
+            else:
+                frames.append(frame_head(0, 0, DATA, END_STREAM, self.id))
+        if frames:
+            engine.write_frames(frames, size)
+        if done:
             self._queue = None
             engine.dismiss(self)
             if self._trailers is not None:
