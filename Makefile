@@ -48,7 +48,7 @@ cov: $(READY) ## the quick suite under coverage
 	$(BIN)/coverage run -m pytest -m 'not slow' -q
 	$(BIN)/coverage report --skip-covered
 
-bench: $(READY) ## all cases against all peers; needs wrk (Debian: apt-get install wrk)
+bench: $(READY) ## all cases against all peers; needs wrk and h2load (Debian: apt-get install wrk nghttp2-client)
 	$(BIN)/python -m bench
 
 conformance: $(READY) ## the Autobahn test-suite, on asyncio and uvloop; needs a Python 2.7

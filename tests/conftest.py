@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service
-from omnicorn.connections.stream import Connection
 from omnicorn.transports.inproc import ManualLoop, ManualTask, Peer, connect
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Served:
 
     def connect(self, **link: Any) -> Peer:
         """A further client."""
-        return connect(self.loop, Connection(self.service), **{**self._link, **link})
+        return connect(self.loop, Http1Connection(self.service), **{**self._link, **link})
 
     def send(self, data: bytes) -> bytes:
         """Send a segment as the first client, run the loop; returns what came back."""

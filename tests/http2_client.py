@@ -84,6 +84,9 @@ class Reply:
         self.promised: Pairs | None = None
         """The request of a pushed response."""
 
+    def is_reset(self) -> bool:
+        return self.reset is not None
+
     @property
     def status(self) -> int:
         """0 before there is one."""
@@ -129,6 +132,8 @@ class Http2Client:
         """The server's."""
         self.goaways: list[tuple[int, int]] = []
         """Of each the last stream and the code."""
+        self.greeted = asks is not None
+        """Its preface is sent: what has to be answered is."""
         self._initial = WINDOW
         self._last = -1
         self._buffer = b""
@@ -143,6 +148,14 @@ class Http2Client:
         """Send one segment, run the loop, read what came back."""
         self.peer.send(b"".join(frames))
         self.run()
+
+    def grant(self, stream: int, amount: int) -> None:
+        """Open a window; the connection's is that of stream 0."""
+        if stream:
+            self.streams[stream].window += amount
+        else:
+            self.window += amount
+        self.send(window_update(stream, amount))
 
     def headers(
         self,
@@ -172,20 +185,20 @@ class Http2Client:
         """The stream opened last."""
         return self._last
 
-    def ask(self, path: str = "/", *fields: tuple[str, str], **how: Any) -> Reply:
-        """Send a request's HEADERS; returns what its reply is written to."""
+    def ask(self, path: str = "/", *fields: tuple[str, str], **how: Any) -> Any:
+        """Send a request's HEADERS; returns its `Reply`."""
         head = self.headers(path, *fields, **how)
         reply = self.streams[self._last]
         self.send(head)
         return reply
 
-    def post(self, path: str, content: bytes, *fields: tuple[str, str]) -> Reply:
+    def post(self, path: str, content: bytes, *fields: tuple[str, str]) -> Any:
         head = self.headers(path, *fields, method="POST", end=False)
         reply = self.streams[self._last]
         self.send(head + data(self._last, content, True))
         return reply
 
-    def websocket(self, path: str = "/ws", *fields: tuple[str, str], **how: Any) -> Reply:
+    def websocket(self, path: str = "/ws", *fields: tuple[str, str], **how: Any) -> Any:
         """Ask for a WebSocket (RFC 8441 §5)."""
         protocol = how.pop("protocol", "websocket")
         version = () if "sec-websocket-version" in dict(fields) else WS_VERSION
@@ -201,7 +214,12 @@ class Http2Client:
         while True:
             self.served.loop.run_until_idle()
             answer = self.read(self.peer.take())
-            if answer and not self.peer._closed and not self.peer.transport.is_lost:
+            if (
+                answer
+                and self.greeted
+                and not self.peer._closed
+                and not self.peer.transport.is_lost
+            ):
                 self.peer.send(answer)
             elif self.polite and self.peer.eof and not self.peer._closed:
                 self.peer.close()

@@ -62,4 +62,4 @@ def test_the_base_installation_needs_nothing() -> None:
     modules = loaded_by("import omnicorn.runtime.run, omnicorn.runtime.cli, omnicorn.__main__")
 
     assert "uvloop" not in modules
-    assert "omnicorn.connections.stream" in modules
+    assert "omnicorn.connections.http1" in modules

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service, Timeouts
-from omnicorn.connections.stream import Connection
 from omnicorn.transports.inproc import ManualLoop, connect
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def served(world: Any, app: Any = None, **options: Any) -> Service:
 def test_requests_on_a_kept_connection_are_answered(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service = served(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         expected = b""
         for number in range(5):
             await client.send(get(f"/{number}"))
@@ -114,7 +114,7 @@ def test_requests_on_a_kept_connection_are_answered(play: Play) -> None:
 def test_pipelined_requests_are_answered_in_order(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service = served(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(b"".join(get(f"/{number:03}") for number in range(100)))
         expected = b"".join(answer(b"/%03d" % number) for number in range(100))
         assert await client.read(len(expected)) == expected
@@ -126,7 +126,7 @@ def test_pipelined_requests_are_answered_in_order(play: Play) -> None:
 def test_a_slow_reader_gets_four_mebibytes_and_they_never_wait_in_memory(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service = served(world)
-        connection = Connection(service)
+        connection = Http1Connection(service)
         client = await world.connect(connection)
         await client.send(get("/big"))
         most = 0
@@ -149,7 +149,7 @@ def test_a_slow_reader_gets_four_mebibytes_and_they_never_wait_in_memory(play: P
 def test_content_is_echoed_whole(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service = served(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         body = BIG[:300_000]
         await client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 300000\r\n\r\n")
         for start in range(0, len(body), 10_000):
@@ -169,7 +169,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_content_has_disconnected(
     async def scenario(world: Any) -> None:
         app = App(world.pause)
         service = served(world, app)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc")
         await world.until(lambda: app.seen)
         getattr(client, how)()
@@ -186,7 +186,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_response_is_an_oserror(
     async def scenario(world: Any) -> None:
         app = App(world.pause)
         service = served(world, app)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(get("/endless"))
         await client.read(20_000)
         client.reset()
@@ -200,8 +200,8 @@ def test_a_client_that_leaves_in_the_middle_of_a_response_is_an_oserror(
 def test_deadlines_are_kept(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service = served(world, timeouts=Timeouts(head=0.01, keep_alive=0.02))
-        silent = await world.connect(Connection(service))
-        begun = await world.connect(Connection(service))
+        silent = await world.connect(Http1Connection(service))
+        begun = await world.connect(Http1Connection(service))
         await begun.send(b"GET / HT")
         await silent.ended()
         await begun.ended()
@@ -222,7 +222,7 @@ def test_a_drain_lets_what_is_in_flight_finish(play: Play) -> None:
             await respond(send, b"done")
 
         service = served(world, app)
-        idle, busy = [await world.connect(Connection(service)) for _ in range(2)]
+        idle, busy = [await world.connect(Http1Connection(service)) for _ in range(2)]
         await busy.send(get("/"))
         await world.until(lambda: service.active)
         over: list[bool] = []
@@ -250,7 +250,7 @@ def test_cancelling_ends_applications_that_wait(play: Play) -> None:
                 left.append("left")
 
         service = served(world, app)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(get("/"))
         await world.until(lambda: service.active)
         await world.turn()
@@ -317,7 +317,7 @@ def test_an_application_may_use_trio_itself(play: Play) -> None:
                 await respond(send, b"gave up")
 
         service = served(world, app)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(get("/nursery") + get("/timeout"))
         expected = answer(b"first second") + answer(b"gave up")
         assert await client.read(len(expected)) == expected
@@ -344,7 +344,7 @@ def test_an_application_that_only_sends_lets_others_have_their_turn() -> None:
 
     service = Service(app, loop)
     for path in ("/big", "/small"):
-        connect(loop, Connection(service)).send(get(path))
+        connect(loop, Http1Connection(service)).send(get(path))
     loop.run_until_idle()
 
     assert done == ["/small", "/big"]

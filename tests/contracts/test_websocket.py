@@ -25,8 +25,8 @@ from tests.frames import (
     text,
 )
 
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service, Timeouts, WebSockets
-from omnicorn.connections.stream import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ async def read_frames(client: Any, count: int) -> list[tuple[int, bytes]]:
 def test_a_conversation_from_the_handshake_to_the_end(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("early"))
         assert await read_frames(client, 7) == [(TEXT, b"early")]
 
@@ -119,7 +119,7 @@ def test_a_conversation_from_the_handshake_to_the_end(play: Play) -> None:
 def test_the_application_closes(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("close"))
         assert await read_frames(client, 12) == closed(4000, "asked to")
         await world.until(lambda: service.active == 0)
@@ -138,7 +138,7 @@ def test_what_a_client_sends_after_it_broke_a_rule_does_not_take_the_reason_away
 ) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK)
         await client.read(len(ANSWER))
         await client.send(b"\x81\x02hi")  # not masked
@@ -161,7 +161,7 @@ def test_what_a_client_sends_after_it_broke_a_rule_does_not_take_the_reason_away
 def test_a_client_that_leaves_without_a_word_is_1006(play: Play, how: str) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("hi"))
         await read_frames(client, 4)
         getattr(client, how)()
@@ -174,7 +174,7 @@ def test_a_client_that_leaves_without_a_word_is_1006(play: Play, how: str) -> No
 def test_a_slow_reader_gets_four_mebibytes_and_they_never_wait_in_memory(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK)
         await client.read(len(ANSWER))
         await client.send(text("pour"))
@@ -193,7 +193,7 @@ def test_a_slow_reader_gets_four_mebibytes_and_they_never_wait_in_memory(play: P
 def test_a_client_that_never_reads_is_cut(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world, timeouts=Timeouts(write=0.01))
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK)
         await client.read(len(ANSWER))
         await client.send(text("pour"))
@@ -207,7 +207,7 @@ def test_a_client_that_never_reads_is_cut(play: Play, caplog: pytest.LogCaptureF
 def test_a_client_that_sends_faster_than_the_application_takes_is_held_back(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world, websockets=WebSockets(max_queue=4))
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         words = [b"%05d" % number for number in range(500)]
         await client.send(ASK + text("nap") + b"".join(frame(TEXT, word) for word in words))
         assert await read_frames(client, 7 * len(words)) == [(TEXT, word) for word in words]
@@ -223,7 +223,7 @@ def test_pings_are_sent_and_awaited(play: Play) -> None:
     async def scenario(world: Any) -> None:
         settings = WebSockets(ping_interval=0.01, ping_timeout=0.01)
         service, room = opened(world, websockets=settings)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK)
         assert await read_frames(client, 10) == [(PING, b"omnicorn")]
         await client.send(frame(PONG, b"omnicorn"))
@@ -239,7 +239,7 @@ def test_pings_are_sent_and_awaited(play: Play) -> None:
 def test_a_drain_closes_with_1012(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("hi"))
         await read_frames(client, 4)
         over: list[bool] = []
@@ -259,7 +259,7 @@ def test_a_drain_closes_with_1012(play: Play) -> None:
 def test_a_bug_closes_with_1011(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: Any) -> None:
         service, _ = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("fail"))
         assert await read_frames(client, 4) == closed(1011)
         await client.send(closing(1011))
@@ -275,7 +275,7 @@ def test_a_bug_closes_with_1011(play: Play, caplog: pytest.LogCaptureFixture) ->
 def test_cancelling_ends_websockets_at_once(play: Play) -> None:
     async def scenario(world: Any) -> None:
         service, room = opened(world)
-        client = await world.connect(Connection(service))
+        client = await world.connect(Http1Connection(service))
         await client.send(ASK + text("hi"))
         await read_frames(client, 4)
         service.cancel()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.connections.stream import Connection
+from omnicorn.connections.http1 import Http1Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def plain(service: Service) -> Callable[[], ConnectionPort]:
         from omnicorn.connections.http2 import Http2Connection
 
         return lambda: Http2Connection(service)
-    return lambda: Connection(service)
+    return lambda: Http1Connection(service)
 
 
 def secure(service: Service) -> Callable[[Any], ConnectionPort]:
@@ -39,7 +39,7 @@ def secure(service: Service) -> Callable[[Any], ConnectionPort]:
             from omnicorn.connections.http2 import Http2Connection
 
             return Http2Connection(service)
-        return Connection(service)
+        return Http1Connection(service)
 
     return connect
 

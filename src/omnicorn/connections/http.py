@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from omnicorn.bridge.websocket import SocketCarrier, WebSocketCycle
     from omnicorn.connections.service import Service
     from omnicorn.errors import RemoteProtocolError
+    from omnicorn.observability.logs import RateLimited
     from omnicorn.ports import RequestHead, Stream
     from omnicorn.security.trust import TrustedPeers
 
@@ -118,10 +119,10 @@ class HTTPConnection(ByteStreamConnection):
             service.app, scope, stream, carrier, offer, settings.max_queue, settings.max_size
         )
 
-    def _log_refusal(self, error: RemoteProtocolError) -> None:
+    def _log_refusal(self, error: RemoteProtocolError, log: RateLimited | None = None) -> None:
         """Tell the operator why a peer was refused; a bounded number of times."""
         service = self._service
-        service.refusals(
+        (log or service.refusals)(
             service.now(),
             "%s - refused with %s: %s",
             peer_name(self._client),

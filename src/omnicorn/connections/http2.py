@@ -7,7 +7,7 @@ decided here.
 
     _SILENCE ──SETTINGS──▶ _ALIVE ⟲ requests ──GOAWAY, either side's──▶ CLOSE
                               │ the transport is full: WRITE, and back
-    a broken peer, from anywhere: LINGER (its bytes are dropped, so that it finds our reason)
+    our last word, from anywhere: LINGER (what still comes is dropped, so that it is read)
 
 Rules:
 
@@ -16,6 +16,8 @@ Rules:
    idle time, and of the next PING.
 3. An application whose request was cancelled counts against the peer's streams until it
    returns.
+4. A peer that asks and does not read is not read either, once `DEAF` bytes wait for it: the
+   heads of responses need no window.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.http import PUSH, HTTPCycle
-from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
+from omnicorn.bridge.scope import http_scope
+from omnicorn.connections.bytestream import LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import HandshakeRefused
 from omnicorn.ports import HIGH_WATER
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte."""
+DEAF = 1 << 20
+"""Bytes of output past which a peer that does not read is not read: more than content makes."""
 
 _PING = b"omnicorn"
 
@@ -65,7 +70,7 @@ class Parts:
         )
 
 
-def _exchange(handler: Any) -> Cycle | None:
+def _exchange(handler: Any) -> Any:
     """The exchange of a stream; None where it has become a WebSocket."""
     if type(handler) is HTTPCycle:
         return handler
@@ -75,7 +80,7 @@ def _exchange(handler: Any) -> Cycle | None:
 class Http2Connection(HTTPConnection):
     """A peer's connection; `ConnectionPort` to the transport, `Http2Owner` to the engine."""
 
-    __slots__ = ("_cycles", "_heard", "_idle_since", "_pinged")
+    __slots__ = ("_cycles", "_heard", "_idle_since", "_patience", "_pinged")
 
     engine: Http2Engine[Http2Connection]
 
@@ -92,13 +97,18 @@ class Http2Connection(HTTPConnection):
             parts.strings,
             service.defaults,
             parts.settings,
-            service.flush_soon,
+            Http2Connection._flush_soon,
             now,
         )
+        timeouts = service.timeouts
+        # Within it, something may have to be done about a peer that just did something.
+        self._patience = min(timeouts.head, timeouts.body, timeouts.write, timeouts.keep_alive)
+        if service.http2.ping_interval:
+            self._patience = min(self._patience, service.http2.ping_interval)
         self._cycles: set[Cycle] = set()
         self._heard = now
         self._idle_since = now
-        self._pinged = False
+        self._pinged = now - 1.0
 
     # ------------------------------------------------------------------ from the transport
 
@@ -117,8 +127,16 @@ class Http2Connection(HTTPConnection):
         engine.receive(data, now)
         if engine.closing:
             self._end()
-        elif engine.pending > HIGH_WATER:
+            return
+        if engine.pending > HIGH_WATER:
             self.flush()
+        if engine.blocked and engine.pending + self._waiting_bytes() > DEAF:
+            transport = self._transport
+            if transport is not None:
+                transport.pause_reading()
+        if self._timing == _SILENCE and engine.is_greeted:
+            self._timing = _ALIVE
+            self._hasten(now + self._patience)
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
@@ -141,6 +159,8 @@ class Http2Connection(HTTPConnection):
         if self._timing == WRITE:
             self._timing = _ALIVE
             self.on_waiting()
+        if self._transport is not None and self._timing < LINGER:
+            self._transport.resume_reading()
         engine.unblock()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,7 +186,20 @@ class Http2Connection(HTTPConnection):
             except HandshakeRefused as exc:
                 refusal = exc.with_traceback(None)  # which would hold this frame
         if cycle is None:
-            cycle = handler = self._http_cycle(stream, head)
+            client = self._client
+            scheme = self._scheme
+            if head.forwarded and self._trusted is not None:
+                client, scheme = self._origin(head)
+            scope = http_scope(
+                head,
+                scheme,
+                client,
+                self._server,
+                service.root_path,
+                service.state,
+                self._extensions,
+            )
+            cycle = handler = HTTPCycle(service.app, scope, stream, self, not head.has_body)
         if service.timed:
             cycle.began = service.now()
         if refusal is not None or service.active >= service.limit:
@@ -193,6 +226,8 @@ class Http2Connection(HTTPConnection):
         service = self._service
         if head.upgrade != b"websocket" or not service.upgrades:
             raise HandshakeRefused("this protocol is not spoken here", 501)
+        if not head.has_body:
+            raise HandshakeRefused("the stream of a WebSocket does not end with its request")
         from omnicorn.connections.tunnel import StreamTunnel
 
         transport = self._transport
@@ -203,39 +238,41 @@ class Http2Connection(HTTPConnection):
 
     def on_complete(self, stream: Http2Stream) -> None:
         service = self._service
-        if service.access_log is not None and stream.handler is not None:
-            cycle = _exchange(stream.handler)
-            if cycle is not None and cycle.status:
-                service.log(cycle)
+        handler: Any = stream.handler
+        if handler is not None:
+            if service.access_log is not None:
+                cycle = _exchange(handler)
+                if cycle is not None and cycle.status:
+                    service.log(cycle)
+            if type(handler) is not HTTPCycle:
+                handler.release()
         engine = self.engine
         if not engine.streams:
-            self._idle_since = service.now()
+            self._idle_since = now = service.now()
             if engine.closing:
                 self._end()
+            elif service.draining:
+                self._hasten(now + LINGER_TIME)
 
-    def on_dropped(self, handler: StreamHandler) -> None:
-        cycle = _exchange(handler)
+    def on_dropped(self, handler: Any) -> None:
+        cycle = handler if type(handler) is HTTPCycle else handler.cycle
         if cycle is not None and not cycle.finished:
             self.engine.orphans.add(cycle)
 
     def on_refused(self, error: RemoteProtocolError, stream: Http2Stream | None) -> None:
-        self._log_refusal(error)
+        self._log_refusal(error, self._service.stream_refusals)
         if stream is not None and stream.handler is not None:
             cycle = _exchange(stream.handler)
             if cycle is not None and not cycle.status:
                 cycle.status = error.status  # the engine's answer, not the application's
 
     def on_waiting(self) -> None:
-        service = self._service
-        self.engine.now = now = service.now()
-        if self._timing < WRITE:
-            when = now + min(service.timeouts.body, service.timeouts.write)
-            if when < self.deadline:
-                self.deadline = when
-                service.deadlines.watch(self, when)
+        self.engine.now = now = self._service.now()
+        if self._timing == _ALIVE:
+            self._hasten(now + self._patience)
 
     def on_settings(self) -> None:
-        extensions = {name: self._extensions[name] for name in self._extensions.keys() - PUSH}
+        extensions = {name: has for name, has in self._extensions.items() if name not in PUSH}
         if self.engine.peer.push:
             extensions.update(PUSH)
         self._extensions = extensions
@@ -270,7 +307,29 @@ class Http2Connection(HTTPConnection):
         """The exchange goes on as a WebSocket, which keeps it."""
         self._cycles.discard(cycle)
 
+    # ------------------------------------------------------------------ output
+
+    def _flush_soon(self) -> None:
+        """There is output, maybe but a head that waits for its content: it counts as well."""
+        self.engine.pending += 1
+        self._service.flush_soon(self)
+
+    def flush(self) -> None:
+        """Write what the engine has to say; if that was its last word, close."""
+        if self._timing >= LINGER:
+            self.engine.take()  # nothing is written behind the end
+            return
+        super().flush()
+        if self.engine.closing:
+            self._end()
+
     # ------------------------------------------------------------------ deadlines
+
+    def _hasten(self, when: float) -> None:
+        """Look at *when*, or before."""
+        if when < self.deadline:
+            self.deadline = when
+            self._service.deadlines.watch(self, when)
 
     def on_deadline(self, now: float) -> float:
         """See `Timed`."""
@@ -281,7 +340,7 @@ class Http2Connection(HTTPConnection):
                 self._cut()
             return self.deadline
         engine = self.engine
-        nearest = engine.overdue(now, timeouts.body, timeouts.write)
+        nearest = engine.overdue(now, timeouts.body, timeouts.write, timeouts.head)
         if engine.closing:
             self._end()
             return self.deadline
@@ -290,33 +349,35 @@ class Http2Connection(HTTPConnection):
                 engine.stop()
                 self._end()
             return self.deadline
+        interval = service.http2.ping_interval
         if engine.streams:
-            nearest = min(nearest, self._keep_alive(now))
             nearest = min(nearest, now + timeouts.keep_alive)
+            if interval:
+                nearest = min(nearest, self._keep_alive(now, interval))
         else:
-            until = max(self._idle_since, self._heard) + timeouts.keep_alive
-            if until <= now:
+            patience = LINGER_TIME if service.draining else timeouts.keep_alive
+            nearest = max(self._idle_since, self._heard) + patience
+            if nearest <= now:
                 engine.refuse_more()
                 self._end()
                 return self.deadline
-            nearest = until
-        self._timing = _ALIVE
-        self.deadline = nearest
-        return nearest
+            if interval:  # a request that comes meanwhile may need one
+                nearest = min(nearest, now + interval)
+        if self._timing < WRITE:  # else what was written just now has filled the transport
+            self.deadline = nearest
+        return self.deadline
 
-    def _keep_alive(self, now: float) -> float:
+    def _keep_alive(self, now: float, interval: float) -> float:
         """PING a peer that is silent while it waits; returns when to look again."""
-        interval = self._service.http2.ping_interval
-        if not interval:
-            return float("inf")
         until = self._heard + interval
         if until > now:
-            self._pinged = False
             return until
-        if self._pinged:
-            self._cut()
-            return float("inf")
-        self._pinged = True
+        if self._pinged > self._heard:  # nothing came since
+            until = self._pinged + interval
+            if until <= now:
+                self._cut()
+            return until
+        self._pinged = now
         self.engine.ping(_PING)
         return now + interval
 
@@ -326,20 +387,24 @@ class Http2Connection(HTTPConnection):
         """The engine has ended the conversation: write its last word, log why, close."""
         if self._timing >= LINGER:
             return
-        self.flush()
+        super().flush()
         error = self.engine.error
         transport = self._transport
         if error is not None:
             self._log_refusal(error)
         if transport is None:
             return
-        if error is not None and not self.engine.remote_closed and transport.can_write_eof():
+        if not self.engine.remote_closed and transport.can_write_eof():
+            # A peer opens windows as it reads: its frames cross our last word, and closing
+            # with bytes unread would take that away (RFC 9112 §9.6).
             self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
             self._expect(LINGER, LINGER_TIME)
             try:
                 transport.write_eof()
             except OSError:  # the peer has gone, and the loop does not know it yet
                 self._cut()
+                return
+            transport.resume_reading()
         else:
             self._close_transport()
 
@@ -354,6 +419,8 @@ class Http2Connection(HTTPConnection):
 
     def disconnect(self) -> None:
         """Tell every application that its client is as good as gone."""
+        if self._timing < LINGER:
+            self.engine.refuse_more()
         for cycle in tuple(self._cycles):
             cycle.disconnect()
 
@@ -361,6 +428,5 @@ class Http2Connection(HTTPConnection):
         """Cancel every application and cut the connection."""
         for cycle in tuple(self._cycles):
             cycle.cancel()
+        self._cut()
         self.engine.stop()
-        if self._timing != CLOSE:
-            self._cut()

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from omnicorn.bridge.cycle import Application, Cycle
+    from omnicorn.connections.http1 import Http1Connection
     from omnicorn.connections.http2 import Http2Connection, Parts
-    from omnicorn.connections.stream import Connection
     from omnicorn.connections.websocket import WebSocketConnection
     from omnicorn.http.limits import Limits
     from omnicorn.observability.access_log import AccessLog, AccessLogger
     from omnicorn.ports import Loop
     from omnicorn.security.trust import TrustedPeers
 
-    AnyConnection: TypeAlias = Connection | Http2Connection | WebSocketConnection
+    AnyConnection: TypeAlias = Http1Connection | Http2Connection | WebSocketConnection
 
 logger = logging.getLogger("omnicorn.error")
 
@@ -112,6 +112,8 @@ class Service:
         active: Exchanges whose application has not returned.
         stragglers: Those of them whose connection has moved on to the next.
         refusals: Logs refused requests, a bounded number in a period.
+        stream_refusals: Likewise, where the connection goes on; apart, so that a peer cannot
+            hide why its connection ended.
         draining: No new requests: connections close after the exchange in progress.
     """
 
@@ -157,6 +159,7 @@ class Service:
         self.draining = False
         self.on_idle: Callable[[], object] | None = None
         self.refusals = RateLimited(logger.warning)
+        self.stream_refusals = RateLimited(logger.warning)
         self.deadlines = Deadlines(loop)
         self.parser = RequestParser(limits)
         self.encoder = ResponseEncoder()

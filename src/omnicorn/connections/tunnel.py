@@ -9,11 +9,16 @@ Rules:
 1. What comes before the handshake is answered waits here, and so does what comes while
    reading pauses; it counts against the stream's window until it is delivered.
 2. The stream's end, whoever makes it, is the transport's ``connection_lost``, once.
+3. What a cut is to TCP, RST_STREAM with CANCEL is here (RFC 8441 §5).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from omnicorn.connections.websocket import WebSocketConnection
+from omnicorn.protocols.http2.codes import CANCEL
+from omnicorn.protocols.websocket.handshake import accepting_fields
 
 if TYPE_CHECKING:
     from omnicorn.bridge.cycle import Cycle
@@ -21,7 +26,30 @@ if TYPE_CHECKING:
     from omnicorn.connections.service import Service
     from omnicorn.errors import RemoteProtocolError
     from omnicorn.ports import Headers, Loop, Stream, Transport
-    from omnicorn.protocols.websocket import WebSocketEngine
+    from omnicorn.protocols.websocket import Offer, WebSocketEngine
+
+
+class TunnelledWebSocket(WebSocketConnection):
+    """A WebSocket whose application, where the stream was cancelled, counts against the peer's
+    streams until it returns."""
+
+    __slots__ = ("_orphans",)
+
+    def __init__(
+        self,
+        service: Service,
+        tunnel: StreamTunnel,
+        cycle: WebSocketCycle,
+        offer: Offer,
+        orphans: set[Any],
+    ) -> None:
+        super().__init__(service, tunnel, cycle, offer)
+        self._orphans = orphans
+
+    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+        """See `Carrier`."""
+        self._orphans.discard(cycle)
+        super().on_cycle_end(cycle, error)
 
 
 class StreamTunnel:
@@ -48,7 +76,8 @@ class StreamTunnel:
         "cycle",
     )
 
-    cycle: WebSocketCycle
+    cycle: WebSocketCycle | None
+    """None once stream and application are through with each other: each holds the other."""
 
     def __init__(
         self, service: Service, connection: Any, transport: Transport, stream: Stream
@@ -62,6 +91,7 @@ class StreamTunnel:
         self._paused = False
         self._ended = False
         self._waiting: list[bytes] = []
+        self.cycle = None
 
     # ------------------------------------------------------------------ from the stream
 
@@ -75,25 +105,26 @@ class StreamTunnel:
     def on_end(self) -> None:
         self._ended = True
         if self._port is None:
-            self.cycle.on_remote_closed()
-        elif not self._waiting and not self._port.eof_received():
+            if self.cycle is not None:
+                self.cycle.on_remote_closed()
+        elif not self._paused and not self._port.eof_received():
             self.close()
 
     def on_reset(self, error: RemoteProtocolError | None) -> None:
-        if self._port is None:
-            self.cycle.on_reset(error)
-        else:
+        if self._port is not None:
             self._stream = None
             self._lose()
+        elif self.cycle is not None:
+            self.cycle.on_reset(error)
 
     def on_remote_closed(self) -> None:
         self.on_end()
 
     def on_writable(self) -> None:
-        if self._port is None:
-            self.cycle.on_writable()
-        else:
+        if self._port is not None:
             self._port.resume_writing()
+        elif self.cycle is not None:
+            self.cycle.on_writable()
 
     # ------------------------------------------------------------------ from the cycle
 
@@ -107,26 +138,34 @@ class StreamTunnel:
         return self._service.loop
 
     def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
-        """See `Carrier`."""
+        """See `Carrier`: of a handshake that was not accepted."""
         self._connection.on_cycle_end(cycle, error)
+        if self._stream.handler is not self:
+            self.cycle = None
+
+    def release(self) -> None:
+        """The stream is over."""
+        if self.cycle is not None and self.cycle.finished:
+            self.cycle = None
 
     def accept(
         self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers
     ) -> tuple[OpenCarrier, Socket]:
         """See `SocketCarrier`."""
-        from omnicorn.connections.websocket import WebSocketConnection
-        from omnicorn.protocols.websocket.handshake import accepting_fields
-
         service = self._service
+        connection = self._connection
         fields = accepting_fields(cycle.offer, subprotocol, headers)
-        self._stream.send_head(200, fields)
+        # A content-length, say, would end what has no end: the rules are those of a 101.
+        self._stream.send_head(200, connection.engine.responses.prepare_fields(fields))
         cycle.status = 200
         cycle.response_headers = fields
         if service.access_log is not None:
             service.log(cycle)
-        self._connection.forget(cycle)
+        connection.forget(cycle)
         self._opened = True
-        socket = self._port = WebSocketConnection(service, self, cycle, cycle.offer)
+        socket = self._port = TunnelledWebSocket(
+            service, self, cycle, cycle.offer, connection.engine.orphans
+        )
         engine: WebSocketEngine[WebSocketConnection] = socket.engine
         self._deliver()
         if service.draining:
@@ -157,7 +196,7 @@ class StreamTunnel:
         """Reset the stream."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.reset()
+            self._connection.engine.reset(stream, CANCEL)
             self._service.loop.call_soon(self._lose)
 
     def pause_reading(self) -> None:
@@ -169,7 +208,10 @@ class StreamTunnel:
             self._deliver()
 
     def get_write_buffer_size(self) -> int:
-        return 0 if self._stream is None else self._stream.queued
+        # What the stream has sent may still wait in the connection's transport.
+        if self._stream is None:
+            return 0
+        return int(self._stream.queued) + self._transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         # Not the socket: it is not this stream's alone.
@@ -181,11 +223,12 @@ class StreamTunnel:
 
     def _deliver(self) -> None:
         waiting = self._waiting
-        while waiting and not self._paused and self._stream is not None:
-            data = waiting.pop(0)
+        if waiting and self._stream is not None:
+            data = b"".join(waiting)  # whatever the peer cut it into
+            waiting.clear()
             self._stream.consumed(len(data))
             self._port.data_received(data)
-        if self._ended and not waiting and self._stream is not None:
+        if self._ended and not self._paused and self._stream is not None:
             self.on_end()
 
     def _lose(self) -> None:

@@ -245,4 +245,4 @@ class WebSocketConnection(ByteStreamConnection):
             self._lose(SERVICE_RESTART, "")
 
     def disconnect(self) -> None:
-        """See `Connection.disconnect`: `drain` has told the application."""
+        """See `Http1Connection.disconnect`: `drain` has told the application."""

@@ -1,12 +1,10 @@
-"""The applications of ``plain`` and ``ws_plain``, and what only HTTP/2 carries, or carries best."""
+"""The applications of ``secure``, and what only HTTP/2 carries, or carries best."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import plain
 import secure
-import ws_plain
 from plain import answer, number, pieces, say
 
 PIXEL = bytes.fromhex(
@@ -17,10 +15,7 @@ PIXEL = bytes.fromhex(
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     own = ROUTES.get(scope["path"]) if scope["type"] == "http" else None
-    if own is not None:
-        await own(scope, receive, send)
-    else:
-        await secure.app(scope, receive, send)
+    await (own or secure.app)(scope, receive, send)
 
 
 async def trailers(scope: dict[str, Any], receive: Any, send: Any) -> None:

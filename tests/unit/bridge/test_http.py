@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from omnicorn.errors import ASGIError, ClientDisconnected
+from omnicorn.errors import ASGIError, ClientDisconnected, LocalProtocolError
 from omnicorn.ports import HIGH_WATER
 from omnicorn.transports.inproc import ManualWaiter
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[..., Any]
     Request = Callable[..., bytes]
+    Carried = Callable[..., "Carrier"]
 
 START = {"type": "http.response.start", "status": 200}
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -562,7 +563,6 @@ KINDS = [
     "http.response.early_hint",
     "http.response.pathsend",
     "http.response.zerocopysend",
-    "http.response.push",
     "http.request",
     "websocket.accept",
 ]
@@ -595,6 +595,7 @@ ORDER: dict[str, tuple[set[str], set[str]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("phase", [*ORDER, "GONE"])
 def test_every_message_in_every_phase(serve: Serve, tmp_path: Path, phase: str, kind: str) -> None:
+    """Of HTTP/1.1; what becomes of ``http.response.push`` is told below."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     served = serve()
@@ -1132,8 +1133,8 @@ def test_content_read_after_the_response_is_not_credited_to_the_next_exchange(
 
 def test_cancelling_one_receive_on_asyncio_leaves_the_other_alive(serve: Serve) -> None:
     """There a cancelled task cancels what it awaits: each call needs a waiter of its own."""
+    from omnicorn.connections.http1 import Http1Connection
     from omnicorn.connections.service import Service
-    from omnicorn.connections.stream import Connection
     from omnicorn.transports._asyncio import AsyncioLoop
     from omnicorn.transports.inproc import ManualLoop, connect
 
@@ -1153,7 +1154,7 @@ def test_cancelling_one_receive_on_asyncio_leaves_the_other_alive(serve: Serve) 
     async def main() -> None:
         service = Service(app, AsyncioLoop(asyncio.get_running_loop()))
         memory = ManualLoop()
-        peer = connect(memory, Connection(service))
+        peer = connect(memory, Http1Connection(service))
         peer.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         memory.run_until_idle()
         while service.active:
@@ -1232,3 +1233,139 @@ def test_a_bug_in_an_application_that_was_told_is_still_a_bug(
 
     assert served.run().startswith(b"HTTP/1.1 500 ")
     assert errors(caplog) == ["GET '/': the application failed (ZeroDivisionError)"]
+
+
+# ---------------------------------------------------------------- push
+
+
+class Carrier:
+    """What a push needs of a connection, and nothing else."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.pushed: list[tuple[Any, bytes, Any]] = []
+
+    def push(self, stream: Any, path: bytes, headers: Any) -> None:
+        if self.error is not None:
+            raise self.error
+        self.pushed.append((stream, path, headers))
+
+
+def push(served: Any, **event: Any) -> Any:
+    return served.exchange.send({"type": "http.response.push", **event})
+
+
+@pytest.fixture
+def carried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Carrier]:
+    """Lets every connection push to what it gives: ``carried(served, error=None)``."""
+
+    def carry(served: Any, error: Exception | None = None) -> Carrier:
+        carrier = Carrier(error)
+        connection = type(served.exchange.asgi_send.__self__._carrier)
+        monkeypatch.setattr(connection, "push", lambda _, *what: carrier.push(*what))
+        return carrier
+
+    return carry
+
+
+def test_a_push_is_handed_to_the_connection(serve: Serve, carried: Carried) -> None:
+    served = serve()
+    served.get()
+    carrier = carried(served)
+    cycle = served.exchange.asgi_send.__self__
+    assert push(served, path="/a.css").error is None
+    assert push(served, path="/b", headers=[(b"accept", b"*/*")]).error is None
+    assert carrier.pushed == [
+        (cycle._stream, b"/a.css", ()),
+        (cycle._stream, b"/b", [(b"accept", b"*/*")]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/", b"/"),
+        ("/a/b?c=d&e", b"/a/b?c=d&e"),
+        ("/ä", b"/%C3%A4"),
+        ("/a b", b"/a%20b"),
+        ("/a%20b", b"/a%20b"),
+        ("/a#b", b"/a%23b"),
+        ("/a\r\nx: y", b"/a%0D%0Ax:%20y"),
+        ("/\0\x7f", b"/%00%7F"),
+        ("*", b"*"),
+    ],
+)
+def test_a_pushed_path_becomes_a_request_target(
+    serve: Serve, carried: Carried, path: str, target: bytes
+) -> None:
+    served = serve()
+    served.get()
+    carrier = carried(served)
+    assert push(served, path=path).error is None
+    assert [pushed[1] for pushed in carrier.pushed] == [target]
+
+
+@pytest.mark.parametrize("path", [None, b"/x", 5, ["/x"], "/\ud800"])
+def test_a_push_without_a_path_is_refused(serve: Serve, carried: Carried, path: Any) -> None:
+    served = serve()
+    served.get()
+    carrier = carried(served)
+    call = push(served, path=path)
+    assert type(call.error) is ASGIError and "http.response.push" in str(call.error)
+    assert carrier.pushed == []
+
+
+def test_a_push_that_cannot_be_made_is_the_applications_error(
+    serve: Serve, carried: Carried
+) -> None:
+    served = serve()
+    served.get()
+    carried(served, LocalProtocolError("this cannot be pushed: why"))
+    error = push(served, path="/x").error
+    assert type(error) is ASGIError
+    assert str(error) == "http.response.push: this cannot be pushed: why"
+    served.exchange.respond(body=b"all the same")
+    assert served.run().endswith(b"all the same")
+
+
+def test_http_1_offers_no_push_and_refuses_it(serve: Serve) -> None:
+    served = serve()
+    served.get()
+    assert "http.response.push" not in served.exchange.scope["extensions"]
+    assert type(push(served, path="/x").error) is ASGIError
+    served.exchange.respond()
+    assert served.run().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_push_may_come_before_within_and_between_the_pieces_of_a_response(
+    serve: Serve, carried: Carried
+) -> None:
+    served = serve()
+    served.get()
+    carrier = carried(served)
+    push(served, path="/1")
+    served.exchange.start(trailers=True)
+    push(served, path="/2")
+    served.exchange.body(b"x", more=True)
+    push(served, path="/3")
+    served.exchange.body(b"")
+    push(served, path="/4")
+    served.exchange.send({"type": "http.response.trailers"})
+    assert [pushed[1] for pushed in carrier.pushed] == [b"/1", b"/2", b"/3", b"/4"]
+
+
+def test_a_push_after_the_response_is_ignored(serve: Serve, carried: Carried) -> None:
+    served = serve()
+    served.get()
+    served.exchange.respond()
+    carrier = carried(served)
+    assert push(served, path="/x").error is None
+    assert carrier.pushed == []
+
+
+def test_a_push_after_the_client_has_gone_says_so(serve: Serve) -> None:
+    served = serve()
+    served.get()
+    served.peer.reset()
+    served.loop.run_until_idle()
+    assert type(push(served, path="/x").error) is ClientDisconnected

@@ -1303,14 +1303,14 @@ def test_each_part_goes_when_it_is_over(serve: Serve) -> None:
         return {type(held).__name__ for held in gc.get_objects()}.intersection(PARTS)
 
     PARTS = {
-        "Connection",
+        "Http1Connection",
         "Http1Engine",
         "WebSocketConnection",
         "WebSocketCycle",
         "WebSocketEngine",
     }
     served = serve(echo)
-    assert alive() == {"Connection", "Http1Engine"}
+    assert alive() == {"Http1Connection", "Http1Engine"}
     served.get("/", *HANDSHAKE)
     assert frames(served.send(text("hi"))) == [(TEXT, b"hi")]
     assert alive() == {"WebSocketConnection", "WebSocketCycle", "WebSocketEngine"}

@@ -32,7 +32,7 @@ from tests.frames import (
 
 import omnicorn.runtime.server as server_module
 from omnicorn.config import Config
-from omnicorn.connections.stream import Connection
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.runtime.server import Server, load, make_service
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
@@ -1133,7 +1133,7 @@ class Memory:
         await send({"type": "http.response.body", "body": body})
 
     def connect(self, host: str = "192.0.2.1") -> Peer:
-        return connect(self.loop, Connection(self.service), peername=(host, 50000))
+        return connect(self.loop, Http1Connection(self.service), peername=(host, 50000))
 
     def ask(self, data: bytes, host: str = "192.0.2.1") -> bytes:
         peer = self.connect(host)

@@ -11,8 +11,8 @@ import pytest
 from tests.certificates import Authority
 
 from omnicorn.config import Config
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service
-from omnicorn.connections.stream import Connection
 from omnicorn.errors import ConfigError
 from omnicorn.runtime.tls import Handshakes, OwnContext, make_certificates
 from omnicorn.security.tls import LOOK_INTERVAL
@@ -80,12 +80,12 @@ class Served:
             self.certificates.current,
             self._connect,
             config.timeout_ssl_handshake,
-            lambda: Connection(self.service),
+            lambda: Http1Connection(self.service),
         )
 
     def _connect(self, transport: Any) -> ConnectionPort:
         self.connected += 1
-        return Connection(self.service)
+        return Http1Connection(self.service)
 
     def peer(self) -> Peer:
         return connect(self.loop, self.handshakes.accept())

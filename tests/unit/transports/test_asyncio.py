@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service, Timeouts
-from omnicorn.connections.stream import Connection
 from omnicorn.errors import ClientDisconnected
 from omnicorn.transports._asyncio import AsyncioLoop, listen
 
@@ -384,7 +384,7 @@ def test_an_application_sends_a_file_through_a_connection(run: Run, tmp_path: Pa
 
     async def main() -> None:
         service = Service(app, loop_port(), server_header=False, date_header=False)
-        _, transport, client = await pair(Connection(service))
+        _, transport, client = await pair(Http1Connection(service))
         loop = asyncio.get_running_loop()
         expected = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(CONTENT) + CONTENT
         for _ in range(2):
@@ -411,7 +411,7 @@ def test_a_peer_lost_in_the_middle_of_a_file_is_no_error_of_the_application(
 
     async def main() -> None:
         service = Service(app, loop_port(), timeouts=Timeouts(write=0.05))
-        _, _, client = await pair(Connection(service))
+        _, _, client = await pair(Http1Connection(service))
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         await read(client, 10_000)

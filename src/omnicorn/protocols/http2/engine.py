@@ -12,8 +12,8 @@ Rules of this file:
    connection's likewise. Content that waits on slow streams is *lent* to the connection, up
    to `LENT_WINDOWS` of its windows, so that they do not hold up the others.
 4. Output is appended to `out`, in the order it must leave. Content is appended only while
-   `is_free`: then nothing waits that could be more urgent. Else it waits on its stream, and
-   `pump` takes it from there by `schedule`.
+   nothing waits that could be more urgent. Else it waits on its stream, and `pump` takes it
+   from there by `schedule`.
 
 The engine's time is what its owner last said; `on_waiting` asks for it.
 """
@@ -32,7 +32,6 @@ from omnicorn.errors import (
     RemoteProtocolError,
 )
 from omnicorn.http.memo import Memo
-from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http2.codes import (
     ACK,
     CANCEL,
@@ -64,6 +63,8 @@ from omnicorn.protocols.http2.codes import (
     WINDOW_UPDATE,
 )
 from omnicorn.protocols.http2.guards import (
+    DRIBBLE,
+    DRIBBLED_UPLOAD,
     EMPTY_DATA,
     FREE_WINDOW_UPDATES,
     LATE_DATA,
@@ -96,6 +97,7 @@ from omnicorn.protocols.http2.states import (
     NAMES,
     OPEN,
     REACTIONS,
+    RESERVED,
     RESET,
     UNUSED,
 )
@@ -112,8 +114,10 @@ if TYPE_CHECKING:
 
     Fields = Iterable[tuple[bytes, bytes]]
 
-DISCARD = 65536
-"""Bytes of an unread request body that are dropped before its stream is reset."""
+DISCARD = 16 << 20
+"""Bytes of a request's content that are taken and dropped once its response is complete ..."""
+DISCARD_TIME = 2.0
+"""... and seconds, before its stream is reset. A client that is reset at once loses the answer."""
 LENT_WINDOWS = 8
 """Connection windows that slow streams may fill before they hold up the others."""
 FRAME_SIZE = 16384
@@ -123,7 +127,7 @@ TURN = 65536
 BATCH = 262144
 """Bytes that wait for windows or for their turn, and leave in one go."""
 
-_REMEMBERED_RESETS = 256
+_REMEMBERED_RESETS = 1024
 _REMEMBERED_GAPS = 64
 _REMEMBERED_PRIORITIES = 128
 _BLOCK_BYTES = 512
@@ -186,6 +190,7 @@ class Http2Engine(Generic[Owner]):
 
     Attributes:
         streams: The open ones by identifier.
+        stream_room: Bytes that a peer may send on a new stream.
         out: Bytes to write, in order; `take` them.
         pending: About how many bytes `take` will give.
         blocked: The transport is full; set by the connection.
@@ -196,6 +201,7 @@ class Http2Engine(Generic[Owner]):
     """
 
     __slots__ = (
+        "_begun",
         "_block",
         "_block_ended",
         "_block_frames",
@@ -207,6 +213,7 @@ class Http2Engine(Generic[Owner]):
         "_credit",
         "_decoder",
         "_defaults",
+        "_distrusts",
         "_drained",
         "_encoder",
         "_gaps",
@@ -216,7 +223,9 @@ class Http2Engine(Generic[Owner]):
         "_last",
         "_late_priorities",
         "_lent",
+        "_moved",
         "_on_output",
+        "_opened",
         "_owner",
         "_pairs",
         "_parser",
@@ -226,7 +235,6 @@ class Http2Engine(Generic[Owner]):
         "_receiving",
         "_resets",
         "_room",
-        "_schedule",
         "_window_updates",
         "_written_frames",
         "blocked",
@@ -242,7 +250,9 @@ class Http2Engine(Generic[Owner]):
         "remote_closed",
         "response_heads",
         "responses",
+        "schedule",
         "settings",
+        "stream_room",
         "streams",
         "window",
     )
@@ -268,6 +278,8 @@ class Http2Engine(Generic[Owner]):
         self._pairs: object = None
         self.settings = settings
         self.peer = PeerSettings()
+        self._begun = -1.0  # when a frame or a field block began that is not whole yet
+        self._distrusts = False  # HPACK's table may hold what makes requests malformed
         self._decoder = Decoder(strings, parser.limits.head)
         self._encoder = Encoder(strings)
         # By field block, for requests without and with content.
@@ -289,7 +301,7 @@ class Http2Engine(Generic[Owner]):
         self._gaps: list[tuple[int, int]] | None = None
         self._resets: deque[int] | None = None
         self._late_priorities: dict[int, tuple[int, bool]] | None = None
-        self._schedule: Schedule[Http2Stream] | None = None
+        self.schedule: Schedule[Http2Stream] | None = None
         self._pumping = False
         self._receiving = False
         self._goaway = -1
@@ -297,8 +309,11 @@ class Http2Engine(Generic[Owner]):
         self._room = max(settings.window, DEFAULT_WINDOW)
         self._credit = 0
         self._lent = 0
+        self._opened = self._moved = now
         self._window_updates = 0
         self._written_frames = 0
+        # RFC 9113 §6.5.3: until it has acknowledged our SETTINGS, the peer may not know them.
+        self.stream_room = max(settings.stream_window, DEFAULT_WINDOW)
         self.streams: dict[int, Http2Stream] = {}
         self.orphans: set[Any] = set()
         self.held: list[Http2Stream] = []
@@ -324,20 +339,33 @@ class Http2Engine(Generic[Owner]):
             return
         self.now = now
         self._receiving = True
+        block = self._block
+        waiting = len(self._buffer) + len(data)
         try:
             if self._preface:
                 data = self._read_preface(data)
             buffer = self._buffer
             if buffer:
                 data = self._complete_frame(buffer, data)
-            if data:
+            if data and not self.closing:
                 used = self._read_frames(data)
                 self._buffer = data[used:] if used < len(data) else b""
         except Http2Error as error:
             self._fail(error)
         finally:
             self._receiving = False
-        if self._schedule is not None and self._schedule.count:
+        # Of content, a slow peer may send a frame for as long as it likes.
+        buffer = self._buffer
+        if self._block is not None or (buffer and buffer[3:4] != b"\0"):
+            # The same as before, or has another one begun?
+            if self._begun < 0 or not (
+                len(buffer) == waiting if block is None else self._block is block
+            ):
+                self._begun = now
+                self._owner.on_waiting()
+        else:
+            self._begun = -1.0
+        if self.schedule is not None and self.schedule.count:
             self.pump()
 
     def _read_preface(self, data: bytes) -> bytes:
@@ -417,17 +445,18 @@ class Http2Engine(Generic[Owner]):
         if flags & HAS_PRIORITY:  # RFC 9113 §5.3.2: deprecated; read, and dropped
             if len(payload) < 5:
                 raise Http2Error("HEADERS is too short for its priority", FRAME_SIZE_ERROR)
-            depends = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
+            self._check_dependency(payload, number)
             payload = payload[5:]
-            if depends == number and number > self._last:
-                # §5.3.1 of RFC 7540: a stream error; the block is decoded all the same.
-                self._decode(payload) if flags & END_HEADERS else None
-                self._last = max(self._last, number)
-                raise Http2StreamError("a stream cannot depend on itself", PROTOCOL_ERROR)
         if flags & END_HEADERS:
             self._end_block(number, payload, flags & END_STREAM)
         else:
             self._begin_block(number, payload, flags)
+
+    def _check_dependency(self, payload: bytes, number: int) -> None:
+        # A stream error in RFC 7540 §5.3.1, and nothing since. No honest client does it, and an
+        # idle stream cannot be reset (RFC 9113 §6.4).
+        if int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == number:
+            raise Http2Error("a stream cannot depend on itself", PROTOCOL_ERROR)
 
     def _unpad(self, payload: bytes, flags: int) -> bytes:
         if not flags & PADDED:
@@ -486,46 +515,59 @@ class Http2Engine(Generic[Owner]):
         heads = self._heads[0 if ended else 1]
         head = heads.get(block)
         refusal = None
+        last = self._last
+        self._last = number
+        if number > last + 2 or not last:
+            self._gap(last, number)
         if head is None:
-            generation = self._decoder.generation
-            self._gap(number)
+            decoder = self._decoder
+            generation = decoder.generation
             try:
-                head = self._parser.parse(self._decode(block), bool(ended))
-                if self._decoder.generation == generation:
+                fields = self._decode(block)
+                # What stands in the table was judged when it came, unless something went wrong.
+                unknown = None if self._distrusts else decoder.literals
+                head = self._parser.parse(fields, bool(ended), unknown)
+                if decoder.generation == generation:
                     heads.remember(block, head, len(block))
             except Http2Error:
                 raise
             except Http2StreamError:
-                self._last = number
+                self._distrusts = True
                 raise
             except RemoteProtocolError as error:
-                refusal = error
-        elif number > self._last + 2:
-            self._gap(number)
-        self._last = number
+                self._distrusts = True
+                refusal = error.with_traceback(None)  # which would hold this frame
         streams = self.streams
         if self._goaway >= 0 and number > self._goaway:
             return  # RFC 9113 §6.8: its client knows that it was not processed
-        if len(streams) + len(self.orphans) >= self.settings.max_streams:
+        most = self.settings.max_streams
+        if len(streams) + len(self.orphans) >= most and self._active() >= most:
             self._budgets.spend(REFUSED_STREAMS, self.now)
             self._write_reset(number, REFUSED_STREAM)
             return
         stream = Http2Stream(self, number, head, bool(ended))
         streams[number] = stream
         if refusal is not None:
+            self._budgets.spend(MADE_YOU_RESET, self.now)
             self._answer(stream, refusal)
+            if not ended:
+                self._owner.on_waiting()
             return
         handler = self._owner.on_request(stream, head)
         if stream.local != ENDED and number in streams:  # else answered within the upcall
             stream.handler = handler
-            if not ended:
-                self._owner.on_waiting()
-        elif not stream.remote_ended:
+        if not stream.remote_ended:
             self._owner.on_waiting()
+            if self._room < self.settings.window >> 2:
+                self._lend()
 
-    def _gap(self, number: int) -> None:
+    def _active(self) -> int:
+        """What counts against `Http2Settings.max_streams` (RFC 9113 §5.1.2): no pushes."""
+        return sum(number & 1 for number in self.streams) + len(self.orphans)
+
+    def _gap(self, last: int, number: int) -> None:
         """Remember the identifiers that were passed over: they cannot be used any more."""
-        first = self._last + 2 if self._last else 1
+        first = last + 2 if last else 1
         if number > first:
             gaps = self._gaps
             if gaps is None:
@@ -535,14 +577,27 @@ class Http2Engine(Generic[Owner]):
                 del gaps[0]
 
     def _read_trailers(self, number: int, block: bytes, ended: int) -> None:
+        self._check_number(number)
+        self._distrusts = True
+        # Decoded first, whatever comes of it: the tables go on (RFC 9113 §4.3).
+        try:
+            fields = self._decode(block)
+        except LimitExceeded as error:
+            stream = self._accept(number, HEADERS)
+            if stream is not None:
+                self._refuse_content(stream, error.with_traceback(None), ended)
+            return
         stream = self._accept(number, HEADERS)
-        fields = self._decode(block)
         if stream is None:
             return
         if not ended:
             raise Http2StreamError("trailers end their stream", PROTOCOL_ERROR)
         # RFC 9113 §8.1: checked, and dropped: ASGI has no place for them.
-        self._parser.check_trailers(fields)
+        try:
+            self._parser.check_trailers(fields)
+        except LimitExceeded as error:
+            self._refuse_content(stream, error.with_traceback(None), ended)
+            return
         stream.end()
         self._ended(stream)
 
@@ -567,19 +622,27 @@ class Http2Engine(Generic[Owner]):
             content = self._unpad(data[start:end], flags)
             padding = size - len(content)
             # RFC 9113 §6.9.1: padding counts, and nobody else will consume it.
-            stream.unread += padding
-            stream.consumed(padding)
+            if stream.handler is None:
+                self.consumed(padding)
+            else:
+                stream.unread += padding
+                stream.consumed(padding)
         else:
             content = data[start:end]
         ended = flags & END_STREAM
-        if not content and not ended:
-            self._budgets.spend(EMPTY_DATA, self.now)
+        if len(content) < DRIBBLE and not ended:
+            if not content:
+                self._budgets.spend(EMPTY_DATA, self.now)
+            elif not stream.is_tunnel:
+                self._budgets.spend(DRIBBLED_UPLOAD, self.now)
         stream.heard = self.now
         body_limit = self._body_limit
-        if body_limit is not None:
-            self._check_body(stream, len(content), body_limit)
-            if stream.local == ENDED:
+        if body_limit is not None and stream.local != ENDED and not stream.is_tunnel:
+            stream.received += len(content)
+            if stream.received > body_limit:
                 self.consumed(len(content))
+                error = LimitExceeded("the request body is too large", 413, body_limit)
+                self._refuse_content(stream, error, ended)
                 return
         stream.receive(content)
         if ended and not stream.remote_ended:
@@ -588,17 +651,20 @@ class Http2Engine(Generic[Owner]):
         elif self._room < self.settings.window >> 2:
             self._lend()
 
-    def _check_body(self, stream: Http2Stream, size: int, limit: int) -> None:
-        stream.received += size
-        if stream.received > limit and stream.handler is not None:
-            error = LimitExceeded("the request body is too large", 413, limit)
-            handler = stream.handler
-            if stream.local == WAITING:
-                self._answer(stream, error)
-            else:
-                self._owner.on_refused(error, stream)
-                self.reset(stream, CANCEL)
+    def _refuse_content(self, stream: Http2Stream, error: LimitExceeded, ended: int) -> None:
+        """Content, or trailers, past a limit: say so if that can still be said."""
+        self._budgets.spend(MADE_YOU_RESET, self.now)
+        handler = stream.handler
+        if stream.local == WAITING:
+            self._answer(stream, error)
+        else:
+            self._owner.on_refused(error, stream)
+            self._write_reset(stream.id, CANCEL)
+            self._drop(stream, None, tell=False)
+        if handler is not None:
             handler.on_reset(error)
+        if ended:
+            self._ended(stream)
 
     def _lend(self) -> None:
         """The connection's window is nearly full of what slow streams do not take."""
@@ -609,6 +675,9 @@ class Http2Engine(Generic[Owner]):
             self._grant(amount)
 
     def _grant(self, amount: int) -> None:
+        if self._room <= 0:  # nobody could send: from now on they can be waited for
+            self._owner.on_waiting()
+            self._opened = self.now
         self._room += amount
         self.write_control(frame_head(0, 4, WINDOW_UPDATE, 0, 0) + amount.to_bytes(4, "big"))
 
@@ -618,6 +687,8 @@ class Http2Engine(Generic[Owner]):
             repaid = min(self._lent, count)
             self._lent -= repaid
             count -= repaid
+            if self._room < self.settings.window >> 2:
+                self._lend()
         credit = self._credit + count
         if credit * 2 >= self.settings.window:
             self._grant(credit)
@@ -627,18 +698,33 @@ class Http2Engine(Generic[Owner]):
     def discard(self, stream: Http2Stream, size: int) -> None:
         """Content of a request that is answered: dropped, up to a point (RFC 9113 §8.1)."""
         self.consumed(size)
-        stream.unread += size
-        if stream.unread > DISCARD:
-            self._write_reset(stream.id, NO_ERROR)
-            stream.unread = 0
-            self._forget(stream)
+        if stream.handler is not None:
+            return  # it waits for windows of its own
+        stream.received += size
+        window = self.settings.stream_window
+        if stream.received > DISCARD:
+            self._dismiss_content(stream)
+        elif stream.room * 2 < window and not stream.remote_ended:
+            amount = window - stream.room
+            stream.room = window
+            self.write_control(
+                frame_head(0, 4, WINDOW_UPDATE, 0, stream.id) + amount.to_bytes(4, "big")
+            )
+
+    def _dismiss_content(self, stream: Http2Stream) -> None:
+        """The rest of an answered request is not wanted (RFC 9113 §8.1)."""
+        self._write_reset(stream.id, NO_ERROR)
+        self._forget(stream)
+        if self._drained:
+            self._settle()
 
     def _ended(self, stream: Http2Stream) -> None:
         """The peer has sent all of a request."""
         stream.remote_ended = True
         if stream.local == ENDED and stream.queued == 0 and stream.handler is None:
-            stream.unread = 0
             self.streams.pop(stream.id, None)
+            if self._drained:
+                self._settle()
 
     # ------------------------------------------------------------------ other frames
 
@@ -666,7 +752,8 @@ class Http2Engine(Generic[Owner]):
         """A stream's state, by RFC 9113 §5.1."""
         if stream is not None:
             if stream.remote_ended:
-                return HALF_CLOSED_REMOTE
+                promised = not number & 1 and stream.local == WAITING
+                return RESERVED if promised else HALF_CLOSED_REMOTE
             return HALF_CLOSED_LOCAL if stream.local == ENDED and not stream.queued else OPEN
         if number == 0:
             return UNUSED
@@ -675,6 +762,8 @@ class Http2Engine(Generic[Owner]):
         if number > self._last:
             return IDLE
         if self._resets is not None and number in self._resets:
+            return RESET
+        if 0 <= self._goaway < number:  # RFC 9113 §6.8: what it is for was not processed
             return RESET
         if self._gaps is not None and any(a <= number <= b for a, b in self._gaps):
             return UNUSED
@@ -686,9 +775,11 @@ class Http2Engine(Generic[Owner]):
             raise Http2Error("PRIORITY needs a stream", PROTOCOL_ERROR)
         self._budgets.spend(PRIORITY_FLOOD, self.now)
         if len(payload) != 5:
-            raise Http2StreamError("PRIORITY has five bytes", FRAME_SIZE_ERROR)
-        if int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == number:
-            raise Http2StreamError("a stream cannot depend on itself", PROTOCOL_ERROR)
+            reason = "PRIORITY has five bytes"
+            if number in self.streams:
+                raise Http2StreamError(reason, FRAME_SIZE_ERROR)
+            raise Http2Error(reason, FRAME_SIZE_ERROR)  # what is idle cannot be reset (§6.4)
+        self._check_dependency(payload, number)
 
     def _read_reset(self, payload: bytes, flags: int, number: int) -> None:
         if len(payload) != 4:
@@ -705,6 +796,7 @@ class Http2Engine(Generic[Owner]):
         if flags & ACK:
             if payload:
                 raise Http2Error("an acknowledgement of SETTINGS is empty", FRAME_SIZE_ERROR)
+            self.stream_room = self.settings.stream_window
             return
         if self._greeted:
             self._budgets.spend(SETTINGS_FLOOD, self.now)
@@ -721,10 +813,12 @@ class Http2Engine(Generic[Owner]):
         peer = self.peer
         push = peer.push
         window, table_size = peer.window, peer.table_size
-        peer.update(payload)
+        smallest = peer.update(payload)
         if peer.push != push or not self._greeted:
             self._owner.on_settings()
-        if peer.table_size != table_size:
+        if smallest != table_size or peer.table_size != table_size:
+            # RFC 7541 §4.2: also what it was in between.
+            self._encoder.set_max_table_size(smallest)
             self._encoder.set_max_table_size(peer.table_size)
             self._blocks.clear()
         if peer.window != window:
@@ -768,7 +862,7 @@ class Http2Engine(Generic[Owner]):
         if len(payload) != 4:
             raise Http2Error("WINDOW_UPDATE has four bytes", FRAME_SIZE_ERROR)
         self._window_updates += 1
-        if self._window_updates > FREE_WINDOW_UPDATES * self._written_frames:
+        if self._window_updates > FREE_WINDOW_UPDATES * self._written_frames + self._last:
             self._budgets.spend(WINDOW_FLOOD, self.now)
         amount = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if not number:
@@ -779,10 +873,10 @@ class Http2Engine(Generic[Owner]):
                 raise Http2Error("the connection's window is over 2^31-1", FLOW_CONTROL_ERROR)
             return
         stream = self.streams.get(number) or self._accept(number, WINDOW_UPDATE)
-        if not amount:
-            raise Http2StreamError("a WINDOW_UPDATE of nothing", PROTOCOL_ERROR)
         if stream is None:
             return
+        if not amount:
+            raise Http2StreamError("a WINDOW_UPDATE of nothing", PROTOCOL_ERROR)
         stream.window += amount
         if stream.window > LARGEST_WINDOW:
             raise Http2StreamError("the stream's window is over 2^31-1", FLOW_CONTROL_ERROR)
@@ -797,21 +891,38 @@ class Http2Engine(Generic[Owner]):
             raise Http2Error("PRIORITY_UPDATE has four bytes at least", FRAME_SIZE_ERROR)
         self._budgets.spend(PRIORITY_FLOOD, self.now)
         number = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
-        if not number or not number & 1:
-            raise Http2Error("PRIORITY_UPDATE needs a request's stream", PROTOCOL_ERROR)
-        priority = parse_priority(payload[4:])
         stream = self.streams.get(number)
-        if stream is None and number <= self._last:
-            return
+        if stream is None:
+            if not number or (not number & 1 and number > self._promised):
+                raise Http2Error("PRIORITY_UPDATE needs a stream that can be", PROTOCOL_ERROR)
+            if not number & 1 or number <= self._last:
+                return  # it is over
+            self._check_idle(number)
+        priority = parse_priority(payload[4:])
         late = self._late_priorities
         if late is None:
             late = self._late_priorities = {}
-        if len(late) < _REMEMBERED_PRIORITIES:
+        if len(late) >= _REMEMBERED_PRIORITIES and number not in late:
+            # Those of streams that are over, or were passed over.
+            last, streams = self._last, self.streams
+            for stale in [n for n in late if n not in streams and not (n & 1 and n > last)]:
+                del late[stale]
+        if len(late) < _REMEMBERED_PRIORITIES or number in late:
             late[number] = priority
-        schedule = self._schedule
+        schedule = self.schedule
         if stream is not None and stream.queued and schedule is not None:
             stream.urgency, stream.incremental = priority
             schedule.move(stream)
+
+    def _check_idle(self, number: int) -> None:
+        """RFC 9218 §7.1: idle streams with a priority count like active ones."""
+        most = self.settings.max_streams
+        late = self._late_priorities or ()
+        if len(late) + len(self.streams) >= most:
+            last = self._last
+            idle = sum(n > last and n & 1 for n in {*late, number})
+            if idle + self._active() - len(self.orphans) > most:
+                raise Http2Error("PRIORITY_UPDATE beyond the limit of streams", PROTOCOL_ERROR)
 
     def priority_of(self, number: int, head: Head | None) -> tuple[int, bool] | None:
         """What the client said of a stream's priority, the last word first; None: nothing."""
@@ -824,19 +935,16 @@ class Http2Engine(Generic[Owner]):
 
     def finish(self, stream: Http2Stream) -> None:
         """A response is written to its end."""
-        late = self._late_priorities
-        if late is not None:
-            late.pop(stream.id, None)
         unread = stream.unread
         if unread:
             stream.unread = 0
             self.consumed(unread)
         if stream.remote_ended:
             self.streams.pop(stream.id, None)
-        elif stream.remaining > DISCARD:
-            # RFC 9113 §8.1: the rest of the request is not wanted.
-            self._write_reset(stream.id, NO_ERROR)
-            self._forget(stream)
+        else:
+            self._owner.on_waiting()
+            stream.moved = self.now
+            stream.received = 0
         self._owner.on_complete(stream)
         stream.handler = None
         if self._drained:
@@ -844,9 +952,7 @@ class Http2Engine(Generic[Owner]):
 
     def reset(self, stream: Http2Stream, code: int) -> None:
         """Give a stream up from this side."""
-        if self.streams.get(stream.id) is not stream or (
-            stream.local == ENDED and not stream.queued
-        ):
+        if self.streams.get(stream.id) is not stream or stream.is_over:
             return
         self._write_reset(stream.id, code)
         self._drop(stream, None, tell=False)
@@ -854,25 +960,28 @@ class Http2Engine(Generic[Owner]):
     def _forget(self, stream: Http2Stream) -> None:
         """Take a stream out, wherever it stands."""
         self.streams.pop(stream.id, None)
-        if stream.queued and self._schedule is not None:
-            self._schedule.remove(stream)
+        if stream.queued and self.schedule is not None:
+            self.schedule.remove(stream)
         unread = stream.unread
         if unread:
             stream.unread = 0
-            self.consumed(unread)
+            if stream.handler is not None:  # else it was only counted, to be discarded
+                self.consumed(unread)
 
     def _drop(
         self, stream: Http2Stream, error: RemoteProtocolError | None, tell: bool = True
     ) -> None:
         """A stream is over before its time."""
         self._forget(stream)
+        over = stream.is_over
         stream.discard_output()
         handler = stream.handler
         if handler is not None:
             if tell:
                 handler.on_reset(error)
             self._owner.on_dropped(handler)
-        self._owner.on_complete(stream)
+        if not over:
+            self._owner.on_complete(stream)
         stream.handler = None
         if self._drained:
             self._settle()
@@ -896,7 +1005,6 @@ class Http2Engine(Generic[Owner]):
 
     def _answer(self, stream: Http2Stream, error: RemoteProtocolError) -> None:
         """Refuse a request with a status."""
-        self._budgets.spend(MADE_YOU_RESET, self.now)
         error.with_traceback(None)
         self._owner.on_refused(error, stream)
         body = b"%b\n" % error.reason.encode()
@@ -906,15 +1014,18 @@ class Http2Engine(Generic[Owner]):
     def _fail(self, error: Http2Error) -> None:
         """The peer broke the rules of the connection: say why, and end it (RFC 9113 §5.4.1)."""
         self.error = error.with_traceback(None)
+        error.__context__ = None  # whose traceback would hold this engine
         self._go_away(error.code, error.reason.encode())
         self.stop()
 
     def _go_away(self, code: int, reason: bytes) -> None:
-        self._goaway = self._last
+        # RFC 9113 §6.8: never more than was said before.
+        last = self._last if self._goaway < 0 else min(self._last, self._goaway)
+        self._goaway = last
         self._drained = True
         self._write(
             frame_head(0, 8 + len(reason), GOAWAY, 0, 0)
-            + self._last.to_bytes(4, "big")
+            + last.to_bytes(4, "big")
             + code.to_bytes(4, "big")
             + reason
         )
@@ -923,14 +1034,17 @@ class Http2Engine(Generic[Owner]):
         """The server stops: what is in flight is finished, nothing new is taken (§6.8).
 
         In two steps, so that requests under way are not lost: first the client learns that
-        we are about to stop, and when it has answered a PING, which of its streams were
-        the last.
+        we are about to stop, and when it has answered a PING, or this is called again, which
+        of its streams were the last.
         """
-        if self.closing or self._goaway >= 0:
+        if self.closing or 0 <= self._goaway < _LAST_STREAM:
             return
         if not self.streams:
             self._go_away(NO_ERROR, b"")
             self._settle()
+            return
+        if self._goaway == _LAST_STREAM:
+            self._go_away(NO_ERROR, b"")  # it has had its time
             return
         self._goaway = _LAST_STREAM
         self._write(
@@ -953,16 +1067,18 @@ class Http2Engine(Generic[Owner]):
         self.closing = True
         self._buffer = b""
         self._block = None
-        self._schedule = None
+        self.schedule = None
         streams = tuple(self.streams.values())
         self.streams.clear()
         error = self.error
         for stream in streams:
+            over = stream.is_over
             stream.discard_output()
             stream.unread = 0
             if stream.handler is not None:
                 stream.handler.on_reset(error)
-            self._owner.on_complete(stream)
+            if not over:
+                self._owner.on_complete(stream)
             stream.handler = None
 
     def receive_eof(self) -> None:
@@ -970,8 +1086,9 @@ class Http2Engine(Generic[Owner]):
         self.remote_closed = True
         self._drained = True
         for stream in tuple(self.streams.values()):
-            if not stream.remote_ended:
-                self._drop(stream, None)
+            shut = stream.queued and (stream.window <= 0 or self.window <= 0)
+            if shut or not stream.remote_ended:
+                self._drop(stream, None)  # nothing can end it any more
             elif stream.handler is not None:
                 stream.handler.on_remote_closed()
         if not self.streams:
@@ -993,13 +1110,14 @@ class Http2Engine(Generic[Owner]):
         Args:
             settings: The payload of its ``HTTP2-Settings``.
             fields: The request, with pseudo-fields, as HTTP/2 would carry it.
-
-        Raises:
-            Http2Error, RemoteProtocolError: Either is broken.
         """
-        head = self._parser.parse(fields, True)
-        self.apply_settings(settings)
         self._last = 1
+        try:
+            self.apply_settings(settings)
+            head = self._parser.parse(fields, True)
+        except RemoteProtocolError as error:  # where HTTP/1.1 is less strict
+            self._fail(Http2Error(error.reason, PROTOCOL_ERROR))
+            return
         stream = Http2Stream(self, 1, head, True)
         self.streams[1] = stream
         handler = self._owner.on_request(stream, head)
@@ -1031,9 +1149,11 @@ class Http2Engine(Generic[Owner]):
             not self.peer.push
             or promised >= self.peer.max_streams
             or self._goaway >= 0
+            or self._drained
             or not parent.id & 1  # RFC 9113 §6.6: on a stream that the peer opened
             or parent.head is None
             or self.streams.get(parent.id) is not parent
+            or parent.local == ENDED
         ):
             return False
         fields = [(b":method", b"GET"), (b":scheme", scheme), (b":path", path)]
@@ -1062,35 +1182,39 @@ class Http2Engine(Generic[Owner]):
 
     # ------------------------------------------------------------------ time
 
-    def overdue(self, now: float, body: float, write: float) -> float:
+    def overdue(self, now: float, body: float, write: float, head: float = float("inf")) -> float:
         """Reset the streams whose peer keeps them waiting; returns when to look again.
 
         Args:
             now: Seconds.
             body: Seconds between two pieces of a request's content.
             write: Seconds in which a peer has to let something through.
+            head: Seconds from the first byte of a field block to its last.
         """
         self.now = now
         nearest = float("inf")
+        if self._begun >= 0:
+            nearest = self._begun + head
+            if nearest <= now:
+                self._fail(Http2Error("a field block did not arrive in time", ENHANCE_YOUR_CALM))
+                return float("inf")
         for stream in tuple(self.streams.values()):
-            if stream.awaits_peer:
-                until = stream.heard + body
+            if stream.is_over:
+                until = stream.moved + DISCARD_TIME
                 if until <= now:
-                    error = RemoteProtocolError("the request body did not arrive in time", 408)
-                    handler = stream.handler
-                    if stream.local == WAITING:
-                        self._answer(stream, error)
-                    self._write_reset(stream.id, CANCEL)
-                    if stream.local == ENDED:
-                        self._forget(stream)
-                        if handler is not None:
-                            handler.on_reset(error)
-                    else:
-                        self._drop(stream, error)
+                    self._dismiss_content(stream)
+                    continue
+                nearest = min(nearest, until)
+            elif stream.awaits_peer and self._room > 0:
+                until = max(stream.heard, self._opened) + body
+                if until <= now:
+                    self._give_up_content(stream)
                     continue
                 nearest = min(nearest, until)
             if stream.queued and not self.blocked:
-                until = stream.moved + write
+                # Others that are served before it are no fault of its peer's.
+                moved = stream.moved if stream.window <= 0 else max(stream.moved, self._moved)
+                until = moved + write
                 if until <= now:
                     self._owner.on_refused(
                         Http2StreamError("the peer does not open its window", CANCEL), stream
@@ -1101,22 +1225,31 @@ class Http2Engine(Generic[Owner]):
                 nearest = min(nearest, until)
         return nearest
 
-    # ------------------------------------------------------------------ to the peer
+    def _give_up_content(self, stream: Http2Stream) -> None:
+        """The rest of a request does not come: 408, if that can still be said."""
+        error = RemoteProtocolError("the request body did not arrive in time", 408)
+        handler = stream.handler
+        code = CANCEL
+        if stream.local == WAITING:
+            self._answer(stream, error)
+            code = NO_ERROR  # RFC 9113 §8.1: so that the answer is not lost
+        if not stream.is_over:
+            self._write_reset(stream.id, CANCEL)
+            self._drop(stream, error)
+            return
+        if self.streams.get(stream.id) is stream:
+            self._write_reset(stream.id, code)
+            self._drop(stream, None)
+        if handler is not None:
+            handler.on_reset(error)
 
-    @property
-    def is_free(self) -> bool:
-        """Content may be appended to the output: nothing waits that should leave before it."""
-        return (
-            not self.blocked
-            and self.pending <= HIGH_WATER
-            and (self._schedule is None or not self._schedule.count)
-        )
+    # ------------------------------------------------------------------ to the peer
 
     def enlist(self, stream: Http2Stream) -> None:
         """*stream* could send."""
-        schedule = self._schedule
+        schedule = self.schedule
         if schedule is None:
-            schedule = self._schedule = Schedule()
+            schedule = self.schedule = Schedule()
         schedule.add(stream)
         if not self._receiving:
             self.pump()
@@ -1136,12 +1269,12 @@ class Http2Engine(Generic[Owner]):
 
     def dismiss(self, stream: Http2Stream) -> None:
         """*stream* has nothing left to send, or may not."""
-        if self._schedule is not None:
-            self._schedule.remove(stream)
+        if self.schedule is not None:
+            self.schedule.remove(stream)
 
     def pump(self) -> None:
         """Write content that waits, as far as the windows and the transport allow."""
-        schedule = self._schedule
+        schedule = self.schedule
         if schedule is None or self._pumping:
             return
         self._pumping = True
@@ -1153,10 +1286,14 @@ class Http2Engine(Generic[Owner]):
                 stream = schedule.first()
                 limit = min(TURN, self.window, stream.window)
                 if stream.queued and limit <= 0:
+                    if self.remote_closed:
+                        self._drop(stream, None)
+                        continue
                     if stream.window <= 0:
                         schedule.remove(stream)
                         continue
                     break  # the connection's window is shut
+                self._moved = self.now
                 size = stream.write_frames(max(limit, 0))
                 self.window -= size
                 if size < TINY and stream.queued:
@@ -1205,6 +1342,25 @@ class Http2Engine(Generic[Owner]):
             self._on_output(self._owner)
         self.out += (frame_head(0, size, HEADERS, END_HEADERS | flags, number), block)
         self.pending += size + 9
+
+    def write_response(
+        self, number: int, prepared: ResponseHead, data: bytes, size: int, flags: int
+    ) -> None:
+        """Write a head and the content behind it: what most responses are."""
+        block = self._blocks.get(prepared) if self._pairs is self._defaults.pairs else None
+        if block is None:
+            self.write_head(number, prepared, 0)
+            self.write_data(number, data, size, flags)
+            return
+        length = len(block)
+        self.out += (
+            frame_head(0, length, HEADERS, END_HEADERS, number),
+            block,
+            frame_head(0, size, DATA, flags, number),
+            data,
+        )
+        self.pending += length + size + 18
+        self._written_frames += 1
 
     def write_block(self, number: int, fields: Fields, flags: int) -> None:
         """Write a field section that is not a response's head."""

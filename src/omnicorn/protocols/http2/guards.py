@@ -41,14 +41,17 @@ PING_FLOOD = Guard("PING flood (CVE-2019-9512)", 100, 10.0)
 SETTINGS_FLOOD = Guard("SETTINGS flood (CVE-2019-9515)", 50, 2.0)
 PRIORITY_FLOOD = Guard("PRIORITY flood (CVE-2019-9513)", 1000, 200.0)
 EMPTY_DATA = Guard("empty DATA frames (CVE-2019-9518)", 100, 10.0)
+DRIBBLED_UPLOAD = Guard("dribbled uploads", 10_000, 1000.0)
+"""DATA frames of under `DRIBBLE` bytes: no message of gRPC is so small. Not of WebSockets."""
 LATE_DATA = Guard("DATA on closed streams", 1000, 200.0)
 """What was under way when a stream was reset: up to a window of it."""
 WINDOW_FLOOD = Guard("WINDOW_UPDATE flood", 1000, 100.0)
-"""Beyond four for each DATA frame we sent."""
+"""Beyond four for each DATA frame we sent, and two for each request."""
 TINY_WINDOW = Guard("tiny windows (CVE-2019-9511, CVE-2019-9517)", 1000, 100.0)
 """DATA frames cut to under `TINY` bytes by a window."""
 UNKNOWN_FRAMES = Guard("frames of unknown types", 1000, 100.0)
 
+DRIBBLE = 5
 TINY = 256
 FREE_WINDOW_UPDATES = 4
 

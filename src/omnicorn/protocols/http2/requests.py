@@ -9,14 +9,16 @@ Rules of this file:
    byte, the one `host` is the authority. No gateway behind us can be smuggled through
    (RFC 9113 §10.3).
 3. Clients seldom change the names and their order, so all that follows from these alone is a
-   `_Shape`, found by one look-up in a bounded memory. Of the values, authorities, paths and
-   priorities are remembered; the legality of all is one question (`are_values`).
+   `_Shape`, found by one look-up in a bounded memory. What the pseudo-header fields say is a
+   `_Line`, found by another. The legality of the other values is one question (`are_values`),
+   and asked of those alone that did not stand in HPACK's table, where they were asked before.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from omnicorn.errors import Http2StreamError, LimitExceeded, RemoteProtocolError
 from omnicorn.http.fields import (
@@ -48,10 +50,14 @@ _EXTENDED = 1  # and `:protocol` (RFC 8441 §4)
 _TUNNEL = 2  # `:method` and `:authority` alone (RFC 9113 §8.5)
 
 # Which fields have a meaning here.
-_LENGTH, _EXPECT, _TE, _PRIORITY = 1, 2, 4, 8
+_LENGTH, _EXPECT, _TE, _PRIORITY = range(4)
+_SPECIAL = (
+    (b"content-length", _LENGTH), (b"expect", _EXPECT), (b"te", _TE), (b"priority", _PRIORITY),
+)  # fmt: skip
 
 # RFC 3986 §3.1.
 _match_scheme = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
+_name, _value = itemgetter(0), itemgetter(1)
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
@@ -66,13 +72,41 @@ class Head(RequestHead):
         priority: Urgency and incremental (RFC 9218 §4); None without a `priority` field.
     """
 
-    __slots__ = ("expects_continue", "head_only", "length", "priority", "protocol")
+    # Defaults of the class: most requests need no attributes of their own for these.
+    version = "2"
+    upgrade: bytes | None = None
+    trailers = False
+    expects_continue = False
+    head_only = False
+    length = -1
+    priority: tuple[int, bool] | None = None
 
-    length: int
-    head_only: bool
-    expects_continue: bool
+    @property
+    def protocol(self) -> bytes | None:
+        """See above."""
+        return self.upgrade
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:  # type: ignore[override]  # made when it is asked for
+        """See `RequestHead`."""
+        return dict(self.headers)
+
+
+class _Line(NamedTuple):
+    """What the pseudo-header fields say; they are sound if there is one.
+
+    Attributes:
+        method: As in `RequestHead`, and so are the next three.
+        host: What becomes the ``host`` field; None without an authority.
+        protocol: Of an extended CONNECT.
+    """
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    host: _Pair | None
     protocol: bytes | None
-    priority: tuple[int, bool] | None
 
 
 class _Shape:
@@ -80,18 +114,19 @@ class _Shape:
 
     Attributes:
         form: `_PLAIN`, `_EXTENDED` or `_TUNNEL`.
-        pseudo: The pseudo-header fields.
-        flags: Which of the fields that mean something are there.
+        pseudo: How many pseudo-header fields there are; they come first.
+        special: Some fields that mean something here are there: where they stand, by
+            `_LENGTH`, `_EXPECT`, `_TE` and `_PRIORITY`.
         host: There is a ``host`` field.
         cookies: Where the ``cookie`` fields stand, if there are several.
         forwarded: As in `RequestHead`.
     """
 
-    __slots__ = ("cookies", "flags", "form", "forwarded", "host", "pseudo")
+    __slots__ = ("cookies", "form", "forwarded", "host", "pseudo", "special")
 
     form: int
-    pseudo: tuple[bytes, ...]
-    flags: int
+    pseudo: int
+    special: dict[int, tuple[int, ...]]
     host: bool
     cookies: tuple[int, ...]
     forwarded: bool
@@ -105,7 +140,7 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_authorities",
+        "_lines",
         "_methods",
         "_names",
         "_paths",
@@ -121,89 +156,58 @@ class RequestParser:
         self._names: Memo[bytes, bytes] = Memo(1024, 64)
         self._methods: Memo[bytes, str] = Memo(64, 16)
         self._schemes: Memo[bytes, bytes] = Memo(8, 5)
-        self._authorities: Memo[bytes, _Pair] = Memo(256, 256)
+        self._lines: Memo[tuple[_Pair, ...], _Line] = Memo(512, 768)
         self._paths: Memo[bytes, _Path] = Memo(2048, 512)
         self._priorities: Memo[bytes, tuple[int, bool]] = Memo(64, 32)
 
-    def parse(self, fields: tuple[_Pair, ...], ended: bool) -> Head:
+    def parse(
+        self, fields: tuple[_Pair, ...], ended: bool, unknown: Sequence[_Pair] | None = None
+    ) -> Head:
         """Parse a request's field list.
 
         Args:
             fields: As they were decoded.
             ended: No content follows: the HEADERS frame has END_STREAM.
+            unknown: Those of *fields* whose values were not parsed before; None: all.
 
         Raises:
             Http2StreamError: The request is malformed (RFC 9113 §8.1.1).
             LimitExceeded: 413, 414 or 431.
             RemoteProtocolError: What else answers the request.
         """
-        by_name = dict(fields)
-        single = len(by_name) == len(fields)
-        if single:  # a dict keeps the order, and splits a list faster than a loop
-            names = tuple(by_name)
-            values = list(by_name.values())
-        else:
-            names = tuple([name for name, _ in fields])
-            values = [value for _, value in fields]
+        names = tuple(map(_name, fields))
         shape = self._shapes.get(names) or self._learn_shape(names)
+        values = list(map(_value, fields if unknown is None else unknown))
         if not are_values(values):
             raise _malformed(_explain_values(values))
-
-        token = by_name[b":method"]
-        method = self._methods.get(token) or self._learn_method(token)
-        protocol = None
-        if method == "CONNECT" or shape.form != _PLAIN:
-            protocol = self._connect(method, shape, by_name)
-        scheme = by_name[b":scheme"]
-        if scheme not in self._schemes:
-            self._learn_scheme(scheme)
-        target = by_name[b":path"]
-        path = self._paths.get(target) or self._learn_path(target, token)
-
-        crumbs = shape.cookies
-        if crumbs:  # RFC 9113 §8.2.3: one field, at the place of the first
-            cookie = b"; ".join([values[index] for index in crumbs if values[index]])
-            pairs = list(fields)
-            pairs[crumbs[0]] = (b"cookie", cookie)
-            for index in crumbs[:0:-1]:
-                del pairs[index]
-            fields = tuple(pairs)
-            by_name[b"cookie"] = cookie
-        headers = fields[len(shape.pseudo) :]
-        authority = by_name.get(b":authority")
-        for name in shape.pseudo:
-            del by_name[name]
-        # RFC 9113 §8.3.1: the authority becomes the one host field, and the first.
-        if authority is not None:
-            host = self._authorities.get(authority) or self._learn_authority(authority)
-            if shape.host:
-                if not _are_same(by_name[b"host"], authority, scheme):
-                    raise _malformed("the host field differs from :authority")
-                headers = tuple([pair for pair in headers if pair[0] != b"host"])
-            headers = (host, *headers)
-            by_name[b"host"] = authority
-        elif shape.host:
-            value = by_name[b"host"]
-            if not is_host(value):
-                raise _malformed("the host field is malformed")
-            headers = ((b"host", value), *[pair for pair in headers if pair[0] != b"host"])
+        pseudo = fields[: shape.pseudo]
+        line = self._lines.get(pseudo) or self._learn_line(pseudo, shape.form)
 
         head = Head()
-        head.method = method
-        head.version = "2"
-        head.path, head.raw_path, head.query = path
-        head.headers = headers
-        head.fields = by_name
+        head.method, head.path, head.raw_path, head.query, host, protocol = line
         head.forwarded = shape.forwarded
         head.has_body = not ended
-        head.upgrade = head.protocol = protocol
         head.template = None
-        head.head_only = method == "HEAD"
-        head.length = -1
-        head.expects_continue = head.trailers = False
-        head.priority = None
-        if shape.flags:
-            self._interpret(head, shape.flags, single)
+        if protocol is not None:
+            head.upgrade = protocol
+        elif head.method == "HEAD":
+            head.head_only = True
+        if shape.special:
+            self._interpret(head, shape.special, fields)
+        if shape.cookies:
+            fields = _join_cookies(fields, shape.cookies)
+        # RFC 9113 §8.3.1: the authority becomes the one host field, and the first.
+        headers = fields[shape.pseudo :]
+        if shape.host:
+            given = dict(headers)[b"host"]
+            if host is None:
+                if not is_host(given):
+                    raise _malformed("the host field is malformed")
+                host = (b"host", given)
+            elif not _are_same(given, host[1], dict(pseudo)[b":scheme"]):
+                raise _malformed("the host field differs from :authority")
+            headers = tuple([pair for pair in headers if pair[0] != b"host"])
+        head.headers = headers if host is None else (host, *headers)
         return head
 
     def check_trailers(self, fields: Sequence[_Pair]) -> None:
@@ -244,7 +248,7 @@ class RequestParser:
                 self._learn_name(name)
 
         shape = _Shape()
-        shape.pseudo = pseudo
+        shape.pseudo = count
         if given == {b":method", b":authority"}:
             shape.form = _TUNNEL
         else:
@@ -260,12 +264,11 @@ class RequestParser:
         shape.host = hosts > 0
         cookies = tuple([index for index, name in enumerate(names) if name == b"cookie"])
         shape.cookies = cookies if len(cookies) > 1 else ()
-        shape.flags = (
-            (_LENGTH if b"content-length" in regular else 0)
-            | (_EXPECT if b"expect" in regular else 0)
-            | (_TE if b"te" in regular else 0)
-            | (_PRIORITY if b"priority" in regular else 0)
-        )
+        shape.special = {
+            meaning: tuple([index for index, name in enumerate(names) if name == special])
+            for special, meaning in _SPECIAL
+            if special in regular
+        }
         shape.forwarded = (
             b"x-forwarded-for" in regular
             or b"x-forwarded-proto" in regular
@@ -309,40 +312,55 @@ class RequestParser:
             return path
         return self._paths.remember(target, path, len(target))
 
-    def _learn_authority(self, authority: bytes) -> _Pair:
-        # RFC 9113 §8.3.1: no userinfo; not there at all rather than empty.
-        if not authority or authority[:1] == b":" or not is_host(authority):
-            raise _malformed("the :authority is malformed")
-        return self._authorities.remember(authority, (b"host", authority), len(authority))
+    def _learn_line(self, pseudo: tuple[_Pair, ...], form: int) -> _Line:
+        """Judge the pseudo-header fields, whose names are sound."""
+        fields = dict(pseudo)
+        token = fields[b":method"]
+        method = self._methods.get(token) or self._learn_method(token)
+        protocol = None
+        if method == "CONNECT" or form != _PLAIN:
+            protocol = self._connect(method, form, fields)
+        scheme = fields[b":scheme"]
+        if scheme not in self._schemes:
+            self._learn_scheme(scheme)
+        target = fields[b":path"]
+        path = self._paths.get(target) or self._learn_path(target, token)
+        authority = fields.get(b":authority")
+        host = None
+        if authority is not None:
+            _check_authority(authority)
+            host = (b"host", authority)
+        line = _Line(method, *path, host, protocol)
+        return self._lines.remember(pseudo, line, sum([len(value) for _, value in pseudo]))
 
-    def _connect(self, method: str, shape: _Shape, fields: dict[bytes, bytes]) -> bytes:
+    def _connect(self, method: str, form: int, fields: dict[bytes, bytes]) -> bytes:
         """What an extended CONNECT asks for; anything else that is unlike a request raises."""
         if method != "CONNECT":
-            if shape.form == _EXTENDED:  # RFC 8441 §4
+            if form == _EXTENDED:  # RFC 8441 §4
                 raise _malformed(":protocol is for CONNECT alone")
             raise _malformed("the request has no :path")
-        if shape.form == _PLAIN:  # RFC 9113 §8.5
+        if form == _PLAIN:  # RFC 9113 §8.5
             raise _malformed("a CONNECT has neither :scheme nor :path")
-        if shape.form == _TUNNEL:
-            self._learn_authority(fields[b":authority"])
+        if form == _TUNNEL:
+            _check_authority(fields[b":authority"])
             raise RemoteProtocolError("CONNECT: no tunnel is offered", 501)
         protocol = fields[b":protocol"]
         if match_token(protocol) is None:
             raise _malformed("the :protocol is no token")
         return protocol.lower()
 
-    def _interpret(self, head: Head, flags: int, single: bool) -> None:
+    def _interpret(
+        self, head: Head, special: dict[int, tuple[int, ...]], fields: tuple[_Pair, ...]
+    ) -> None:
         """What the fields that have a meaning here say."""
-        fields = head.fields
-        if flags & _PRIORITY:
-            value = fields[b"priority"]
-            if not single:  # several would make up one dictionary (RFC 9651 §4.2)
-                value = b", ".join([value for name, value in head.headers if name == b"priority"])
+        if _PRIORITY in special:
+            # Several would make up one dictionary (RFC 9651 §4.2).
+            value = b", ".join([fields[index][1] for index in special[_PRIORITY]])
             head.priority = self._priorities.get(value) or self._priorities.remember(
                 value, parse_priority(value), len(value)
             )
-        if flags & _LENGTH:
-            value = fields[b"content-length"]
+        if _LENGTH in special:
+            value = fields[special[_LENGTH][0]][1]
             if match_length(value) is None:
                 raise _malformed("the content-length is malformed")
             head.length = int(value)
@@ -350,19 +368,35 @@ class RequestParser:
                 raise _malformed("a content-length is given, and no content")
             if self.limits.body is not None and head.length > self.limits.body:
                 raise LimitExceeded("the request body is too large", 413, self.limits.body)
-        if flags & _TE:  # RFC 9113 §8.2.2
-            for name, value in head.headers:
-                if name == b"te" and value.lower() != b"trailers":
+        if _TE in special:  # RFC 9113 §8.2.2
+            for index in special[_TE]:
+                if fields[index][1].lower() != b"trailers":
                     raise _malformed("te says something other than trailers")
             head.trailers = True
-        if flags & _EXPECT:  # RFC 9110 §10.1.1
-            if fields[b"expect"].lower() != b"100-continue":
+        if _EXPECT in special:  # RFC 9110 §10.1.1
+            if fields[special[_EXPECT][-1]][1].lower() != b"100-continue":
                 raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
             head.expects_continue = head.has_body
 
 
 def _malformed(reason: str) -> Http2StreamError:
     return Http2StreamError(reason, PROTOCOL_ERROR)
+
+
+def _check_authority(authority: bytes) -> None:
+    # RFC 9113 §8.3.1: no userinfo; not there at all rather than empty.
+    if not authority or authority[:1] == b":" or not is_host(authority):
+        raise _malformed("the :authority is malformed")
+
+
+def _join_cookies(fields: tuple[_Pair, ...], crumbs: tuple[int, ...]) -> tuple[_Pair, ...]:
+    """RFC 9113 §8.2.3: one field, at the place of the first; empty crumbs say nothing."""
+    pairs = list(fields)
+    cookie = b"; ".join([fields[index][1] for index in crumbs if fields[index][1]])
+    pairs[crumbs[0]] = (b"cookie", cookie)
+    for index in crumbs[:0:-1]:
+        del pairs[index]
+    return tuple(pairs)
 
 
 def _are_same(host: bytes, authority: bytes, scheme: bytes) -> bool:

@@ -61,17 +61,22 @@ class PeerSettings:
         self.window = DEFAULT_WINDOW
         self.frame_size = DEFAULT_FRAME_SIZE
 
-    def update(self, payload: bytes) -> None:
+    def update(self, payload: bytes) -> int:
         """Apply a SETTINGS payload, in order; unknown settings mean nothing (§6.5.2).
+
+        Returns:
+            The smallest that `table_size` was meanwhile (RFC 7541 §4.2).
 
         Raises:
             Http2Error: A value is out of its range.
         """
         if len(payload) % 6:
             raise Http2Error("a SETTINGS frame's payload comes in sixes", FRAME_SIZE_ERROR)
+        smallest = self.table_size
         for name, value in _SETTING.iter_unpack(payload):
             if name == HEADER_TABLE_SIZE:
                 self.table_size = value
+                smallest = min(smallest, value)
             elif name == ENABLE_PUSH:
                 self.push = _switch("ENABLE_PUSH", value)
             elif name == MAX_CONCURRENT_STREAMS:
@@ -88,6 +93,7 @@ class PeerSettings:
                 _switch("ENABLE_CONNECT_PROTOCOL", value)
             elif name == NO_RFC7540_PRIORITIES:
                 _switch("NO_RFC7540_PRIORITIES", value)
+        return smallest
 
 
 def _switch(name: str, value: int) -> bool:

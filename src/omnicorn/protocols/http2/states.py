@@ -7,7 +7,7 @@
                       ▼                 ▼                                     ▼
                     UNUSED      HALF_CLOSED_LOCAL ──END_STREAM of the peer─▶ CLOSED
     any of them ──RST_STREAM of the peer──▶ CLOSED, ──ours──▶ RESET
-    a promise of ours ──▶ HALF_CLOSED_REMOTE (reserved; no frame but these matters there)
+    a promise of ours ──▶ RESERVED ──our head──▶ HALF_CLOSED_REMOTE
 
 Nothing is kept of a stream that is over, but for the last ones that we reset: their peer
 may not know yet. So a closed stream is one whose number is used up and that is not open.
@@ -22,8 +22,11 @@ from omnicorn.protocols.http2.codes import (
     WINDOW_UPDATE,
 )
 
-IDLE, OPEN, HALF_CLOSED_LOCAL, HALF_CLOSED_REMOTE, RESET, CLOSED, UNUSED = range(7)
-NAMES = ("idle", "open", "half-closed (local)", "half-closed (remote)", "reset", "closed", "unused")
+IDLE, OPEN, HALF_CLOSED_LOCAL, HALF_CLOSED_REMOTE, RESET, CLOSED, UNUSED, RESERVED = range(8)
+NAMES = (
+    "idle", "open", "half-closed (local)", "half-closed (remote)", "reset", "closed", "unused",
+    "reserved",
+)  # fmt: skip
 
 # What a frame is taken for.
 ACCEPT = 0
@@ -63,6 +66,12 @@ REACTIONS: dict[int, dict[int, int]] = {
         DATA: CONNECTION_ERROR,
         RST_STREAM: CONNECTION_ERROR,
         WINDOW_UPDATE: CONNECTION_ERROR,
+    },
+    RESERVED: {
+        HEADERS: CONNECTION_ERROR,
+        DATA: CONNECTION_ERROR,
+        RST_STREAM: ACCEPT,
+        WINDOW_UPDATE: ACCEPT,
     },
 }
 """By state and frame type; PRIORITY is accepted in every state (§6.3)."""

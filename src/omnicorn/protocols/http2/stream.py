@@ -115,7 +115,7 @@ class Http2Stream:
         self.room = 0
         self.unread = 0
         if not ended:
-            self.room = engine.settings.stream_window
+            self.room = engine.stream_room
             self._credit = 0
             self.received = 0
             self._remaining = -1 if head is None else head.length
@@ -207,16 +207,18 @@ class Http2Stream:
                 or size > self.window
                 or size > engine.window
                 or self._queue is not None
-                or not engine.is_free
+                or engine.blocked
+                or (engine.schedule is not None and engine.schedule.count)
             ):
                 return self._enqueue(data, end)
+            self.window -= size
+            engine.window -= size
             prepared = self._held
             if prepared is not None:
                 self._held = None
-                engine.write_head(self.id, prepared, 0)
-            self.window -= size
-            engine.window -= size
-            engine.write_data(self.id, data, size, flags)
+                engine.write_response(self.id, prepared, data, size, flags)
+            else:
+                engine.write_data(self.id, data, size, flags)
         elif end:
             if self._queue is not None:
                 return self._enqueue(b"", end)
@@ -256,7 +258,7 @@ class Http2Stream:
             self.queued += len(data)
         if end:
             self.local = TRAILERS if self.announced_trailers else ENDED
-        if self.window > 0 or not self.queued:
+        if self.window > 0 or not self.queued or engine.remote_closed:
             engine.enlist(self)
         engine.pump()
         if self._queue is None or end:
@@ -349,6 +351,16 @@ class Http2Stream:
             engine.write_data(self.id, b"", 0, END_STREAM)
         engine.finish(self)
 
+    @property
+    def is_tunnel(self) -> bool:
+        """What comes is another protocol's, not the content of a request (RFC 8441)."""
+        return self.head is not None and self.head.upgrade is not None
+
+    @property
+    def is_over(self) -> bool:
+        """The response is written to its end, or given up."""
+        return self.local == ENDED and not self.queued
+
     def discard_output(self) -> None:
         """Forget what was not written: the stream is over."""
         self._held = None
@@ -381,7 +393,7 @@ class Http2Stream:
             if self._remaining < 0:
                 raise Http2StreamError("there is more content than content-length", PROTOCOL_ERROR)
         handler = self.handler
-        if handler is None:
+        if handler is None or self.local == ENDED:
             self._engine.discard(self, size)
         elif size:
             self.unread += size
@@ -396,7 +408,7 @@ class Http2Stream:
         if self._remaining > 0:
             raise Http2StreamError("there is less content than content-length", PROTOCOL_ERROR)
         self.remote_ended = True
-        if self.handler is not None:
+        if self.handler is not None and self.local != ENDED:
             self.handler.on_end()
 
     def _await_content(self) -> None:
@@ -406,8 +418,10 @@ class Http2Stream:
 
     @property
     def awaits_peer(self) -> bool:
-        """Whether it is the peer that keeps the request waiting."""
-        return not self.remote_ended and self.room > 0 and not self._expecting
+        """Whether it is the peer that keeps the request waiting; an open tunnel may be silent."""
+        if self.remote_ended or self.room <= 0 or self._expecting:
+            return False
+        return self.local == ENDED or not self.is_tunnel
 
     @property
     def remaining(self) -> int:
@@ -415,6 +429,8 @@ class Http2Stream:
         return 0 if self.remote_ended else self._remaining
 
     def consumed(self, count: int) -> None:
+        if self.handler is None:
+            return  # over: all of it was taken for consumed
         self.unread -= count
         if self.remote_ended:
             self._engine.consumed(count)

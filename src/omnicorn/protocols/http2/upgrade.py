@@ -11,7 +11,9 @@ import binascii
 import re
 from typing import TYPE_CHECKING
 
+from omnicorn.errors import Http2Error
 from omnicorn.http.fields import list_tokens
+from omnicorn.protocols.http2.settings import PeerSettings
 
 if TYPE_CHECKING:
     from omnicorn.ports import RequestHead
@@ -41,7 +43,11 @@ def read_settings(head: RequestHead) -> bytes | None:
         settings = base64.urlsafe_b64decode(coded + b"=" * (-len(coded) % 4))
     except (binascii.Error, ValueError):
         return None
-    return None if len(settings) % 6 else settings
+    try:
+        PeerSettings().update(settings)
+    except Http2Error:
+        return None
+    return settings
 
 
 def as_http2(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
@@ -49,7 +55,7 @@ def as_http2(head: RequestHead) -> tuple[tuple[bytes, bytes], ...]:
     target = head.raw_path + (b"?" + head.query if head.query else b"")
     pseudo = [(b":method", head.method.encode()), (b":scheme", b"http"), (b":path", target)]
     host = head.fields.get(b"host")
-    if host is not None:
+    if host:  # HTTP/1.1 allows an empty one
         pseudo.append((b":authority", host))
     named = {
         token

@@ -567,7 +567,7 @@ def test_no_peer_can_grow_what_is_remembered() -> None:
         (parser._shapes, 512),
         (parser._names, 1024),
         (parser._methods, 64),
-        (parser._authorities, 256),
+        (parser._lines, 512),
         (parser._paths, 2048),
         (parser._priorities, 64),
     ]

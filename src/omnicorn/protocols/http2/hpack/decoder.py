@@ -62,9 +62,19 @@ class Decoder:
 
     Attributes:
         generation: Grows whenever the dynamic table changes.
+        literals: The pairs of the last block that were written out; the others stood in a
+            table, and so in an earlier block.
     """
 
-    __slots__ = ("_largest", "_max_list_size", "_strings", "_table", "_table_size", "generation")
+    __slots__ = (
+        "_largest",
+        "_max_list_size",
+        "_strings",
+        "_table",
+        "_table_size",
+        "generation",
+        "literals",
+    )
 
     def __init__(
         self, strings: Strings, max_list_size: int = 65536, table_size: int = DEFAULT_SIZE
@@ -75,6 +85,7 @@ class Decoder:
         self._table = Table(table_size)
         self._largest = _LARGEST_STATIC  # no entry that a block could refer to is larger
         self.generation = 0
+        self.literals: list[Pair] = []
 
     def decode(self, block: bytes) -> tuple[Pair, ...]:
         """Decode a complete header block.
@@ -93,8 +104,10 @@ class Decoder:
         limit = self._max_list_size
         decoded = self._strings.decoded
         fields: list[Pair] = []
+        written = self.literals = []
         append = fields.append
         extend = fields.extend
+        keep = written.append
         literals = 0  # the size of all literal fields
         updates = 0
         changed = False
@@ -145,8 +158,8 @@ class Decoder:
                 if first > 128 and length < 127 and stop <= end:
                     octets = block[position + 1 : stop]
                     position = stop
-                    if length > SHORT:
-                        value = huffman.decode(octets)
+                    if length > SHORT and mask == 63:
+                        value = huffman.decode(octets)  # it comes once, and then as an index
                     else:
                         value = decoded.get(octets) or self._strings.decode(octets)
                 else:
@@ -156,9 +169,11 @@ class Decoder:
                 literals += size
                 if literals > limit:
                     fields.clear()
-                    append = _drop
+                    written.clear()
+                    append = keep = _drop
                     extend = _drop_all
                 append(pair)
+                keep(pair)
                 if mask == 63:
                     table.add(pair, size)
                     if size > self._largest:

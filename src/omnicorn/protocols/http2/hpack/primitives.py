@@ -73,15 +73,14 @@ class Strings:
         size: Longer ones, in bytes, are not kept.
 
     Attributes:
-        decoded: What short Huffman-coded strings mean; read by the decoder before it asks
-            `decode`. Long ones are quicker decoded than remembered, as most never come again.
+        decoded: What Huffman-coded strings mean; read by the decoder before it asks `decode`.
         encoded: The literals of strings; read by the encoder before it asks `encode`.
     """
 
     __slots__ = ("_met_plain", "decoded", "encoded")
 
     def __init__(self, entries: int = 1024, size: int = 256) -> None:
-        self.decoded: Memo[bytes, bytes] = Memo(entries, huffman.SHORT)
+        self.decoded: Memo[bytes, bytes] = Memo(entries, size)
         self.encoded: Memo[bytes, bytes] = Memo(entries, size)
         # Met once. They share the bounds of what is met again.
         self._met_plain: Memo[bytes, None] = Memo(entries, size)

@@ -53,13 +53,13 @@ _NOBODY: Any = None
 """The handler of a request that another connection answers."""
 
 
-class Connection(HTTPConnection):
+class Http1Connection(HTTPConnection):
     """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine."""
 
     __slots__ = ("_lingered",)
 
     _cycle: HTTPCycle | WebSocketCycle | None
-    engine: Http1Engine[Connection]
+    engine: Http1Engine[Http1Connection]
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, _SILENCE)
