@@ -315,13 +315,6 @@ def test_curl_sees_early_hints(server: ServerProcess, curl: Curl) -> None:
     assert rest.startswith("HTTP/2 200 ") and rest.endswith("\r\n\r\nhinted")
 
 
-AT_ONCE = pytest.mark.xfail(
-    strict=True,
-    reason="RST_STREAM(NO_ERROR) comes along with the response, which these clients then drop",
-)
-
-
-@AT_ONCE
 def test_curl_gets_an_answer_that_did_not_wait_for_its_upload(
     server: ServerProcess, curl: Curl, large: Path
 ) -> None:
@@ -330,7 +323,6 @@ def test_curl_gets_an_answer_that_did_not_wait_for_its_upload(
     assert done.stdout == "too much for me 413"
 
 
-@AT_ONCE
 def test_httpx_gets_an_answer_that_did_not_wait_for_its_upload(server: ServerProcess) -> None:
     own: dict[str, Any] = {"http1": False, "http2": True, "trust_env": False, "timeout": 1}
     with httpx.Client(base_url=server.url, **own) as client:
@@ -971,19 +963,7 @@ def test_clients_that_leave_are_missed(
     bounds.kept(megabytes=8)
 
 
-@pytest.mark.parametrize(
-    "leave",
-    [
-        "reset",
-        pytest.param(
-            "close",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="who has sent its end can open no window: what waits for one waits in vain",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("leave", ["reset", "close"])
 def test_a_client_that_leaves_a_closed_window_is_missed(
     serve: Serve, loop: str, leave: str
 ) -> None:
@@ -1122,10 +1102,6 @@ def test_made_you_reset_ends_in_goaway(server: ServerProcess) -> None:
         assert peer.get("/").body == b"hello"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the refusals of its streams use up the lines that the log has for all refusals",
-)
 def test_the_log_names_made_you_reset(serve: Serve, loop: str) -> None:
     server = serve("h2_plain:app", "--no-access-log", loop=loop)
     with server.connect() as wire:

@@ -483,7 +483,6 @@ def test_what_an_application_sends_in_one_turn_leaves_in_one_write(serve: Serve)
     assert frames(reply.body) == [(TEXT, b"a"), (TEXT, b"b"), (TEXT, b"c")]
 
 
-@pytest.mark.xfail(strict=True, reason="Http2Engine._check_body counts the bytes of tunnels")
 def test_the_limit_of_request_bodies_is_none_of_websockets(serve: Serve) -> None:
     served = serve(limits=Limits(body=100))
     ws = Open(served)

@@ -292,13 +292,13 @@ class Dialogue:
         self.events: list[Event] = []
         self.window = WINDOW
         self.initial = WINDOW
-        self.table = 4096
         self.room: dict[int, int] = {0: WINDOW}
         self.server: dict[int, int] = {}
         self.wire = bytearray()
         """All that the server has written."""
         self._sent = b""
         self._sane = True
+        self._asked: list[bytes] = []
         self._block: Event | None = None
         self._fresh: list[Event] = []
         self.engine.begin()
@@ -425,19 +425,24 @@ class Dialogue:
                 else:
                     self.window += amount
             elif kind == SETTINGS and not flags & ACK:
-                for at in range(0, size - 5, 6):
-                    name = int.from_bytes(payload[at : at + 2], "big")
-                    value = int.from_bytes(payload[at + 2 : at + 6], "big")
-                    if name == INITIAL_WINDOW:
-                        for reply in self.replies.values():
-                            reply.window += value - self.initial
-                        self.initial = value
-                    elif name == 1:
-                        self.decoder.max_allowed_table_size = value
-            elif kind == DATA and stream in self.room:
+                self._asked.append(payload)
+            elif kind == DATA:
                 self.room[0] -= size
-                self.room[stream] -= size
+                if stream in self.room:
+                    self.room[stream] -= size
         self._sent = sent
+
+    def _acknowledged(self, payload: bytes) -> None:
+        """The server knows our settings (§6.5.3)."""
+        for at in range(0, len(payload), 6):
+            name = int.from_bytes(payload[at : at + 2], "big")
+            value = int.from_bytes(payload[at + 2 : at + 6], "big")
+            if name == INITIAL_WINDOW:
+                for reply in self.replies.values():
+                    reply.window += value - self.initial
+                self.initial = value
+            elif name == 1:
+                self.decoder.max_allowed_table_size = min(value, 1 << 20)
 
     def _read(self, wire: bytes) -> None:
         at = 0
@@ -505,6 +510,8 @@ class Dialogue:
             self.reply(stream).reset = event.code
         elif kind == SETTINGS:
             assert not stream and len(payload) % 6 == 0 and not (flags and payload)
+            if flags & ACK:
+                self._acknowledged(self._asked.pop(0))
             for at in range(0, len(payload), 6):
                 name = int.from_bytes(payload[at : at + 2], "big")
                 self.server[name] = int.from_bytes(payload[at + 2 : at + 6], "big")

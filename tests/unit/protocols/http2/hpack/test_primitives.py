@@ -103,18 +103,11 @@ def test_strings_are_encoded_from_memory_after_their_second_sighting() -> None:
     assert strings.encoded[b"text/html"] == strings.encode(b"text/html")
 
 
-def test_short_strings_are_decoded_once() -> None:
+def test_strings_are_decoded_once() -> None:
     strings = Strings()
     coded = huffman.encode(b"text/html")
     assert strings.decode(coded) == b"text/html"
     assert strings.decoded == {coded: b"text/html"}
-
-
-def test_long_strings_are_decoded_each_time() -> None:
-    strings = Strings()
-    coded = huffman.encode(b"e" * 40)
-    assert strings.decode(coded) == b"e" * 40
-    assert not strings.decoded
 
 
 def test_strings_that_come_once_displace_nothing() -> None:
