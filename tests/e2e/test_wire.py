@@ -526,7 +526,7 @@ def test_the_access_log_can_be_lines_of_json(serve: Serve, tmp_path: Path) -> No
             "both content-length and transfer-encoding are given",
         ),
         (b"GET /%b HTTP/1.1\r\n" % (b"a" * 9000), 414, "the request line is too long"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n\r\n", 400, "bare LF"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n\r\n", 400, "TLS was spoken"),
     ],
     ids=["nonsense", "no host", "two hosts", "smuggling", "long line", "tls"],
 )

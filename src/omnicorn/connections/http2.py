@@ -266,10 +266,10 @@ class Http2Connection(HTTPConnection):
             if cycle is not None and not cycle.status:
                 cycle.status = error.status  # the engine's answer, not the application's
 
-    def on_waiting(self) -> None:
+    def on_waiting(self, at_most: float = float("inf")) -> None:
         self.engine.now = now = self._service.now()
         if self._timing == _ALIVE:
-            self._hasten(now + self._patience)
+            self._hasten(now + min(self._patience, at_most))
 
     def on_settings(self) -> None:
         extensions = {name: has for name, has in self._extensions.items() if name not in PUSH}

@@ -167,7 +167,7 @@ class Http2Owner(Protocol):
     def on_pong(self, content: bytes) -> None:
         """The answer to `ping`."""
 
-    def on_waiting(self) -> None:
+    def on_waiting(self, at_most: float = ...) -> None:
         """Something begins whose end has to come in time: content of a request, or room for
         content of a response. Sets the engine's time, and later asks for `overdue`."""
 
@@ -701,10 +701,15 @@ class Http2Engine(Generic[Owner]):
         if stream.handler is not None:
             return  # it waits for windows of its own
         stream.received += size
-        window = self.settings.stream_window
         if stream.received > DISCARD:
             self._dismiss_content(stream)
-        elif stream.room * 2 < window and not stream.remote_ended:
+        else:
+            self._let_finish(stream)
+
+    def _let_finish(self, stream: Http2Stream) -> None:
+        """Let the peer send the rest of an answered request, so that it gets to the answer."""
+        window = self.settings.stream_window
+        if stream.room * 2 < window and not stream.remote_ended:
             amount = window - stream.room
             stream.room = window
             self.write_control(
@@ -942,9 +947,10 @@ class Http2Engine(Generic[Owner]):
         if stream.remote_ended:
             self.streams.pop(stream.id, None)
         else:
-            self._owner.on_waiting()
+            self._owner.on_waiting(DISCARD_TIME)
             stream.moved = self.now
             stream.received = 0
+            self._let_finish(stream)
         self._owner.on_complete(stream)
         stream.handler = None
         if self._drained:
@@ -1010,6 +1016,10 @@ class Http2Engine(Generic[Owner]):
         body = b"%b\n" % error.reason.encode()
         stream.send_head(error.status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
         stream.send_data(body, True)
+        if stream.handler is not None:  # it waits for a window, and is nothing to the handler
+            self.consumed(stream.unread)
+            stream.unread = 0
+            stream.handler = None
 
     def _fail(self, error: Http2Error) -> None:
         """The peer broke the rules of the connection: say why, and end it (RFC 9113 §5.4.1)."""
@@ -1226,20 +1236,15 @@ class Http2Engine(Generic[Owner]):
         return nearest
 
     def _give_up_content(self, stream: Http2Stream) -> None:
-        """The rest of a request does not come: 408, if that can still be said."""
+        """The rest of a request does not come: 408 (RFC 9110 §15.5.9)."""
         error = RemoteProtocolError("the request body did not arrive in time", 408)
         handler = stream.handler
-        code = CANCEL
-        if stream.local == WAITING:
-            self._answer(stream, error)
-            code = NO_ERROR  # RFC 9113 §8.1: so that the answer is not lost
-        if not stream.is_over:
+        self._answer(stream, error)
+        if not stream.is_over:  # not even that can leave
             self._write_reset(stream.id, CANCEL)
-            self._drop(stream, error)
-            return
-        if self.streams.get(stream.id) is stream:
-            self._write_reset(stream.id, code)
             self._drop(stream, None)
+        elif self.streams.get(stream.id) is stream:
+            self._dismiss_content(stream)
         if handler is not None:
             handler.on_reset(error)
 

@@ -391,6 +391,7 @@ class Http2Stream:
         if self._remaining >= 0:
             self._remaining -= size
             if self._remaining < 0:
+                self._engine.consumed(size)
                 raise Http2StreamError("there is more content than content-length", PROTOCOL_ERROR)
         handler = self.handler
         if handler is None or self.local == ENDED:
@@ -418,15 +419,17 @@ class Http2Stream:
 
     @property
     def awaits_peer(self) -> bool:
-        """Whether it is the peer that keeps the request waiting; an open tunnel may be silent."""
-        if self.remote_ended or self.room <= 0 or self._expecting:
-            return False
-        return self.local == ENDED or not self.is_tunnel
+        """Whether it is the peer that keeps the request waiting.
 
-    @property
-    def remaining(self) -> int:
-        """Content still to come by content-length; -1 where that is unknown."""
-        return 0 if self.remote_ended else self._remaining
+        Not once the response has begun: a call that streams both ways may be silent for long.
+        """
+        return (
+            self.local == WAITING
+            and not self.remote_ended
+            and self.room > 0
+            and not self._expecting
+            and not self.is_tunnel
+        )
 
     def consumed(self, count: int) -> None:
         if self.handler is None:

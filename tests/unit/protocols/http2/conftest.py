@@ -234,7 +234,7 @@ class Owner:
     def on_pong(self, content: bytes) -> None:
         self.record("on_pong", content)
 
-    def on_waiting(self) -> None:
+    def on_waiting(self, at_most: float = 0.0) -> None:
         self.engine.now = self.clock()
 
     def on_output(self) -> None:

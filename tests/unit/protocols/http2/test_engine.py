@@ -1162,26 +1162,45 @@ def test_content_that_stalls_is_answered_408_and_reset_without_error(connect: An
     assert list(dialogue.engine.streams) == [3]
 
 
-def test_content_that_stalls_in_mid_response_is_reset(connect: Any) -> None:
+def test_a_call_that_streams_both_ways_may_be_silent(connect: Any) -> None:
+    """As gRPC's: once the response has begun, only the connection's own PINGs ask."""
     dialogue = connect()
     dialogue.send(dialogue.post(1))
     dialogue.exchange().stream.send_head(200, [])
     dialogue.exchange().stream.send_data(b"x", False)
     dialogue.take()
-    dialogue.after(31.0)
-    dialogue.take()
-    assert dialogue.resets == [(1, CANCEL)] and dialogue.exchange().resets[0].status == 408
-    assert dialogue.exchange().over
+    assert dialogue.after(10_000.0) == float("inf")
+    assert not dialogue.resets
 
 
 def test_a_408_that_cannot_leave_is_a_reset(connect: Any) -> None:
     dialogue = connect(((codes.INITIAL_WINDOW_SIZE, 0),))
-    dialogue.send(dialogue.post(1))
+    dialogue.owner.eager = False
+    dialogue.send(dialogue.post(1), data(1, b"some"))
     dialogue.after(31.0)
     dialogue.take()
     assert dialogue.resets == [(1, CANCEL)] and not dialogue.engine.streams
-    assert len(dialogue.exchange().resets) == 1 and dialogue.exchange().over
+    assert [error.status for error in dialogue.exchange().resets] == [408]
+    assert dialogue.exchange().over and dialogue.engine._credit == 4
     assert dialogue.after(100.0) == float("inf")
+
+
+@pytest.mark.parametrize("how", ["cancelled", "broken", "lost"])
+def test_an_application_whose_client_was_refused_is_told_once(connect: Any, how: str) -> None:
+    """Whatever becomes of the refusal, which waits for a window."""
+    dialogue = connect(((codes.INITIAL_WINDOW_SIZE, 0),), limits=Limits(body=10))
+    dialogue.owner.eager = False
+    dialogue.send(dialogue.post(1), data(1, b"x" * 10), data(1, b"y"))
+    if how == "cancelled":
+        dialogue.send(reset(1))
+    elif how == "broken":
+        dialogue.send(window_update(1, 0))
+    else:
+        dialogue.lose()
+    assert [error.status for error in dialogue.exchange().resets] == [413]
+    assert dialogue.exchange().over and not dialogue.engine.streams
+    if how != "lost":
+        assert dialogue.engine._room + dialogue.engine._credit == 1 << 20
 
 
 def test_as_many_stalled_uploads_as_streams_are_no_error_of_the_connection(connect: Any) -> None:

@@ -209,7 +209,7 @@ def test_however_the_bytes_are_cut_the_same_comes_of_them(
         assert outcome(play(connect, [wire[:cut], wire[cut:]], limits=limits)) == want, cut
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_cuts_in_threes_and_fours(connect: Any, seed: int) -> None:
     rng = random.Random(seed)
     wire = PREFACE + settings() + DIALOGUES[seed % len(DIALOGUES)](Client())
@@ -245,11 +245,15 @@ def test_every_dialogue_says_something(connect: Any) -> None:
 def block(rng: random.Random, encoder: hpack.Encoder, request: bool) -> bytes:
     fields = [(f"x-{rng.randrange(9)}", "v" * rng.randrange(30)) for _ in range(rng.randrange(4))]
     if request:
-        method = rng.choice(("GET", "POST", "HEAD", "CONNECT", "get"))
-        fields[:0] = [(":method", method), (":scheme", "http"), (":path", rng.choice("/*x"))]
+        method = rng.choice(("GET", "POST", "POST", "PUT", "HEAD") * 5 + ("CONNECT", "get"))
+        fields[:0] = [
+            (":method", method),
+            (":scheme", "http"),
+            (":path", rng.choice("/////////*x")),
+        ]
         if rng.random() < 0.8:
             fields.insert(0, (":authority", "a"))
-        if rng.random() < 0.1:
+        if rng.random() < (0.5 if method == "CONNECT" else 0.01):
             fields.insert(0, (":protocol", "websocket"))
         if rng.random() < 0.2:
             fields.append(("content-length", str(rng.randrange(40))))
@@ -358,6 +362,13 @@ def act(rng: random.Random, exchange: Any) -> None:
         pass
 
 
+def answer(rng: random.Random, exchange: Any) -> None:
+    try:
+        exchange.respond(b"x" * rng.choice((0, 10, 100_000)))
+    except LocalProtocolError:
+        pass  # it has done something else before
+
+
 def check_soup(connect: Any, seed: int) -> None:
     rng = random.Random(seed)
     limits = rng.choice((Limits(), TIGHT))
@@ -366,7 +377,7 @@ def check_soup(connect: Any, seed: int) -> None:
     owner.eager = rng.random() < 0.5
     owner.keeps = rng.random() < 0.2
     if rng.random() < 0.3:
-        owner.answer = lambda exchange: exchange.respond(b"x" * rng.choice((0, 10, 100_000)))
+        owner.answer = lambda exchange: answer(rng, exchange)
     encoder = dialogue.encoder
     last = 1
     wire = PREFACE + settings() + dialogue.headers(1)
@@ -382,7 +393,9 @@ def check_soup(connect: Any, seed: int) -> None:
         if rng.random() < 0.2:
             dialogue.take()
         if rng.random() < 0.03:
-            dialogue.after(rng.choice((1.0, 40.0, 100.0)))
+            dialogue.feed(wire)
+            wire = b""
+            dialogue.after(rng.choice((1.0, 1.0, 1.0, 10.0, 40.0, 100.0)))
         if rng.random() < 0.005:
             engine.refuse_more()
         dialogue.now += rng.random() * 0.05
@@ -409,7 +422,7 @@ def check_soup(connect: Any, seed: int) -> None:
     assert engine.out == [] or engine.pending
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(60))
 def test_whatever_the_frames_are_nothing_is_raised_and_every_exchange_ends(
     connect: Any, seed: int
 ) -> None:
@@ -417,12 +430,13 @@ def test_whatever_the_frames_are_nothing_is_raised_and_every_exchange_ends(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000, 11000))
-def test_a_lot_of_soup(connect: Any, seed: int) -> None:
-    check_soup(connect, seed)
+@pytest.mark.parametrize("start", range(0, 11000, 500))
+def test_a_lot_of_soup(connect: Any, start: int) -> None:
+    for seed in range(start, start + 500):
+        check_soup(connect, seed)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(30))
 def test_random_bytes_after_the_preface_are_survived(connect: Any, seed: int) -> None:
     rng = random.Random(seed)
     dialogue = connect()
@@ -433,7 +447,7 @@ def test_random_bytes_after_the_preface_are_survived(connect: Any, seed: int) ->
     dialogue.lose()
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_conversation_with_a_byte_that_changed_is_survived(connect: Any, seed: int) -> None:
     rng = random.Random(seed)
     wire = bytearray(PREFACE + settings() + rng.choice(DIALOGUES)(Client()))

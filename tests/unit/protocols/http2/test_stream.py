@@ -518,6 +518,17 @@ def test_the_rest_of_an_answered_upload_is_dropped_up_to_16_mib(connect: Any) ->
     dialogue.assert_alive()
 
 
+def test_an_answered_upload_whose_window_was_full_can_go_on(connect: Any) -> None:
+    """§8.1: the client may not read the answer before it has sent the rest."""
+    dialogue, _ = ask(connect, method="POST", end=False)
+    dialogue.owner.eager = False
+    dialogue.send(data(1, b"x" * dialogue.room[1]))
+    assert dialogue.room[1] == 0
+    dialogue.exchange().respond()
+    dialogue.take()
+    assert dialogue.reply().ended and dialogue.room[1] > 0 and dialogue.room[0] > 0
+
+
 def test_the_rest_of_an_answered_upload_has_two_seconds(connect: Any) -> None:
     dialogue, _ = ask(connect, method="POST", end=False)
     dialogue.now += 10.0
