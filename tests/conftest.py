@@ -209,12 +209,6 @@ def serve(eager: bool) -> Iterator[Callable[..., Served]]:
         served.loop.run_until_idle()
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: to look through it again and again is a tenth of all time."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture
 def garbage() -> Iterator[Callable[[], list[str]]]:
     """Turns the garbage collector off; called, it collects and names what it found, by type."""
@@ -229,7 +223,7 @@ def garbage() -> Iterator[Callable[[], list[str]]]:
             gc.garbage.clear()
 
     gc.collect()
-    gc.freeze()  # what is there already is not looked at again
+    gc.freeze()  # what is there already is not looked at again, by the next tests neither
     gc.disable()
     try:
         yield collect

@@ -38,7 +38,7 @@ def calls_of(channel: Any) -> Callable[[str, str], Call]:
     return make
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def loop(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "uvloop":

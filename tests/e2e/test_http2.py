@@ -166,7 +166,7 @@ class Peer:
         return goaways[-1] if goaways else None
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def loop(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "uvloop":

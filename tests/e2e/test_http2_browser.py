@@ -56,7 +56,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return "--ssl-certfile", certfile, "--ssl-keyfile", keyfile
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def server(
     serve_module: Serve, tls: tuple[str, ...], request: pytest.FixtureRequest
 ) -> ServerProcess:
