@@ -209,6 +209,10 @@ def serve(eager: bool) -> Iterator[Callable[..., Served]]:
         served.loop.run_until_idle()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # hypothesis asks who refers to what, in its summary
+
+
 @pytest.fixture
 def garbage() -> Iterator[Callable[[], list[str]]]:
     """Turns the garbage collector off; called, it collects and names what it found, by type."""

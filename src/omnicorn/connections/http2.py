@@ -297,11 +297,16 @@ class Http2Connection(HTTPConnection):
 
     def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
         """See `Carrier`."""
+        service = self._service
+        service.active -= 1
         self._cycles.discard(cycle)
         orphans = self.engine.orphans
         if orphans:
             orphans.discard(cycle)
-        super().on_cycle_end(cycle, error)
+        if self._transport is None:
+            service.stragglers.discard(cycle)
+        if error is not None or service.draining:
+            service.end(cycle, error)
 
     def forget(self, cycle: Cycle) -> None:
         """The exchange goes on as a WebSocket, which keeps it."""
