@@ -515,6 +515,7 @@ class Http2Engine(Generic[Owner]):
         heads = self._heads[0 if ended else 1]
         head = heads.get(block)
         refusal = None
+        fields: tuple[tuple[bytes, bytes], ...] = ()
         last = self._last
         self._last = number
         if number > last + 2 or not last:
@@ -549,7 +550,7 @@ class Http2Engine(Generic[Owner]):
         streams[number] = stream
         if refusal is not None:
             self._budgets.spend(MADE_YOU_RESET, self.now)
-            self._answer(stream, refusal)
+            self._answer(stream, refusal, (b":method", b"HEAD") in fields)
             if not ended:
                 self._owner.on_waiting()
             return
@@ -1009,12 +1010,15 @@ class Http2Engine(Generic[Owner]):
         resets.append(number)
         self.write_control(frame_head(0, 4, RST_STREAM, 0, number) + code.to_bytes(4, "big"))
 
-    def _answer(self, stream: Http2Stream, error: RemoteProtocolError) -> None:
-        """Refuse a request with a status."""
+    def _answer(
+        self, stream: Http2Stream, error: RemoteProtocolError, head_only: bool = False
+    ) -> None:
+        """Refuse a request with a status; without content where it was a HEAD."""
         error.with_traceback(None)
         self._owner.on_refused(error, stream)
         body = b"%b\n" % error.reason.encode()
         stream.send_head(error.status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
+        stream.no_content |= head_only
         stream.send_data(body, True)
         if stream.handler is not None:  # it waits for a window, and is nothing to the handler
             self.consumed(stream.unread)

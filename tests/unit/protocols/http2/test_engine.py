@@ -872,6 +872,18 @@ def test_a_413_that_waits_for_a_window_is_still_sent_once(connect: Any) -> None:
     assert dialogue.reply().ended and not dialogue.engine.streams and not dialogue.resets
 
 
+@pytest.mark.parametrize(("method", "body"), [("GET", True), ("HEAD", False)])
+def test_a_refusal_of_a_head_request_has_no_content(connect: Any, method: str, body: bool) -> None:
+    """RFC 9110 §9.3.2, also where the request is refused before anybody has seen it."""
+    dialogue = connect(limits=Limits(line=100))
+    pseudo = [(":method", method), (":scheme", "http"), (":authority", "a")]
+    block = dialogue.encoder.encode([*pseudo, (":path", "/" + "x" * 200)])
+    dialogue.send(frame(HEADERS, BLOCK, 1, block))
+    assert dialogue.reply().status == 414 and dialogue.reply().ended
+    assert bool(dialogue.reply().body) is body
+    dialogue.assert_alive()
+
+
 @pytest.mark.parametrize("how", ["size", "count"])
 def test_trailers_past_a_limit_are_answered_431(connect: Any, how: str) -> None:
     """RFC 6585 §5; the connection goes on, with its tables."""
