@@ -147,7 +147,7 @@ def shared_pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def shared_server(
     serve_module: Serve, shared_pki: Pki, request: pytest.FixtureRequest
 ) -> ServerProcess:
