@@ -25,7 +25,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.http import PUSH, HTTPCycle
-from omnicorn.bridge.scope import http_scope
 from omnicorn.connections.bytestream import LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import HandshakeRefused
@@ -186,20 +185,7 @@ class Http2Connection(HTTPConnection):
             except HandshakeRefused as exc:
                 refusal = exc.with_traceback(None)  # which would hold this frame
         if cycle is None:
-            client = self._client
-            scheme = self._scheme
-            if head.forwarded and self._trusted is not None:
-                client, scheme = self._origin(head)
-            scope = http_scope(
-                head,
-                scheme,
-                client,
-                self._server,
-                service.root_path,
-                service.state,
-                self._extensions,
-            )
-            cycle = handler = HTTPCycle(service.app, scope, stream, self, not head.has_body)
+            cycle = handler = self._http_cycle(stream, head)
         if service.timed:
             cycle.began = service.now()
         if refusal is not None or service.active >= service.limit:
@@ -276,9 +262,6 @@ class Http2Connection(HTTPConnection):
         if self.engine.peer.push:
             extensions.update(PUSH)
         self._extensions = extensions
-
-    def on_pong(self, content: bytes) -> None:
-        """Any byte of the peer is a sign of life."""
 
     # ------------------------------------------------------------------ from the exchanges
 

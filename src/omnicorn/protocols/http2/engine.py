@@ -120,8 +120,6 @@ DISCARD_TIME = 2.0
 """... and seconds, before its stream is reset. A client that is reset at once loses the answer."""
 LENT_WINDOWS = 8
 """Connection windows that slow streams may fill before they hold up the others."""
-FRAME_SIZE = 16384
-"""Bytes of content in a frame of ours; every client takes that many."""
 TURN = 65536
 """Bytes of one stream before the next one's turn."""
 BATCH = 262144
@@ -163,9 +161,6 @@ class Http2Owner(Protocol):
 
     def on_settings(self) -> None:
         """The peer's settings have changed."""
-
-    def on_pong(self, content: bytes) -> None:
-        """The answer to `ping`."""
 
     def on_waiting(self, at_most: float = ...) -> None:
         """Something begins whose end has to come in time: content of a request, or room for
@@ -240,7 +235,6 @@ class Http2Engine(Generic[Owner]):
         "blocked",
         "closing",
         "error",
-        "frame_size",
         "held",
         "now",
         "orphans",
@@ -318,7 +312,6 @@ class Http2Engine(Generic[Owner]):
         self.orphans: set[Any] = set()
         self.held: list[Http2Stream] = []
         self.window = DEFAULT_WINDOW
-        self.frame_size = FRAME_SIZE
         self.out: list[bytes | memoryview] = []
         self.pending = 0
         self.blocked = False
@@ -848,12 +841,9 @@ class Http2Engine(Generic[Owner]):
         if not flags & ACK:
             self._budgets.spend(PING_FLOOD, self.now)
             self.write_control(frame_head(0, 8, PING, ACK, 0) + payload)
-        elif payload == _DRAIN_PING:
-            if self._goaway == _LAST_STREAM:
-                self._go_away(NO_ERROR, b"")
-                self._settle()
-        else:
-            self._owner.on_pong(payload)
+        elif payload == _DRAIN_PING and self._goaway == _LAST_STREAM:
+            self._go_away(NO_ERROR, b"")
+            self._settle()
 
     def _read_goaway(self, payload: bytes, flags: int, number: int) -> None:
         if number:
@@ -1191,7 +1181,7 @@ class Http2Engine(Generic[Owner]):
         return True
 
     def ping(self, content: bytes) -> None:
-        """Ask for a sign of life; *content* is eight bytes, given back by ``on_pong``."""
+        """Ask for a sign of life, which any byte of the peer is; *content* is eight bytes."""
         self._write(frame_head(0, 8, PING, 0, 0) + content)
 
     # ------------------------------------------------------------------ time
@@ -1223,7 +1213,7 @@ class Http2Engine(Generic[Owner]):
                 until = max(stream.heard, self._opened) + body
                 if until <= now:
                     self._give_up_content(stream)
-                    continue
+                    until = now + DISCARD_TIME
                 nearest = min(nearest, until)
             if stream.queued and not self.blocked:
                 # Others that are served before it are no fault of its peer's.
@@ -1247,8 +1237,6 @@ class Http2Engine(Generic[Owner]):
         if not stream.is_over:  # not even that can leave
             self._write_reset(stream.id, CANCEL)
             self._drop(stream, None)
-        elif self.streams.get(stream.id) is stream:
-            self._dismiss_content(stream)
         if handler is not None:
             handler.on_reset(error)
 
@@ -1344,7 +1332,7 @@ class Http2Engine(Generic[Owner]):
             elif encoder.settled:
                 self._blocks.remember(prepared, block, len(block))
         size = len(block)
-        if size > FRAME_SIZE:
+        if size > DEFAULT_FRAME_SIZE:
             self._write_block(HEADERS, number, b"", block, flags)
             return
         if not self.out:
@@ -1383,12 +1371,12 @@ class Http2Engine(Generic[Owner]):
     def _write_block(self, kind: int, number: int, prefix: bytes, block: bytes, flags: int) -> None:
         """Write a field block, in as many frames as it takes."""
         payload = prefix + block
-        first, rest = payload[:FRAME_SIZE], payload[FRAME_SIZE:]
+        first, rest = payload[:DEFAULT_FRAME_SIZE], payload[DEFAULT_FRAME_SIZE:]
         self._write(
             frame_head(0, len(first), kind, flags | (0 if rest else END_HEADERS), number) + first
         )
         while rest:
-            first, rest = rest[:FRAME_SIZE], rest[FRAME_SIZE:]
+            first, rest = rest[:DEFAULT_FRAME_SIZE], rest[DEFAULT_FRAME_SIZE:]
             self._write(
                 frame_head(0, len(first), CONTINUATION, 0 if rest else END_HEADERS, number) + first
             )

@@ -49,17 +49,15 @@ class PeerSettings:
         push: It takes pushed responses.
         max_streams: Pushed responses at once.
         window: Bytes it takes on each stream at first.
-        frame_size: Bytes of a frame's payload that it takes.
     """
 
-    __slots__ = ("frame_size", "max_streams", "push", "table_size", "window")
+    __slots__ = ("max_streams", "push", "table_size", "window")
 
     def __init__(self) -> None:
         self.table_size = 4096
         self.push = True
         self.max_streams = LARGEST_WINDOW
         self.window = DEFAULT_WINDOW
-        self.frame_size = DEFAULT_FRAME_SIZE
 
     def update(self, payload: bytes) -> int:
         """Apply a SETTINGS payload, in order; unknown settings mean nothing (§6.5.2).
@@ -88,7 +86,6 @@ class PeerSettings:
             elif name == MAX_FRAME_SIZE:
                 if not DEFAULT_FRAME_SIZE <= value < 1 << 24:
                     raise Http2Error("MAX_FRAME_SIZE is not from 2^14 to 2^24-1", PROTOCOL_ERROR)
-                self.frame_size = value
             elif name == ENABLE_CONNECT_PROTOCOL:  # means nothing from a client, but has a range
                 _switch("ENABLE_CONNECT_PROTOCOL", value)
             elif name == NO_RFC7540_PRIORITIES:

@@ -22,6 +22,7 @@ from omnicorn.errors import Http2StreamError, LocalProtocolError
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http2.codes import (
     DATA,
+    DEFAULT_FRAME_SIZE,
     END_STREAM,
     INTERNAL_ERROR,
     PROTOCOL_ERROR,
@@ -203,7 +204,7 @@ class Http2Stream:
         flags = END_STREAM if end and not self.announced_trailers else 0
         if size:
             if (
-                size > engine.frame_size
+                size > DEFAULT_FRAME_SIZE
                 or size > self.window
                 or size > engine.window
                 or self._queue is not None
@@ -278,7 +279,7 @@ class Http2Stream:
         self.queued -= size
         self.window -= size
         self.moved = engine.now
-        frame_size = engine.frame_size
+        frame_size = DEFAULT_FRAME_SIZE
         frames: list[bytes | memoryview] = []
         last = 0  # where the last frame begins
         while left:

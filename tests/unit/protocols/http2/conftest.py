@@ -231,9 +231,6 @@ class Owner:
     def on_settings(self) -> None:
         self.record("on_settings", self.engine.peer.push)
 
-    def on_pong(self, content: bytes) -> None:
-        self.record("on_pong", content)
-
     def on_waiting(self, at_most: float = 0.0) -> None:
         self.engine.now = self.clock()
 

@@ -73,7 +73,7 @@ def test_a_server_never_offers_push(connect: Any) -> None:
 def test_settings_begin_as_the_rfc_says() -> None:
     """§6.5.2"""
     peer = PeerSettings()
-    assert (peer.table_size, peer.push, peer.window, peer.frame_size) == (4096, True, 65535, 16384)
+    assert (peer.table_size, peer.push, peer.window) == (4096, True, 65535)
 
 
 def test_settings_are_taken_in_order_and_the_last_counts() -> None:
@@ -90,7 +90,7 @@ def test_settings_are_taken_in_order_and_the_last_counts() -> None:
             (HEADER_TABLE_SIZE, 100),
         )
     )
-    assert (peer.window, peer.push, peer.frame_size) == (2, False, 16777215)
+    assert (peer.window, peer.push) == (2, False)
     assert (peer.max_streams, peer.table_size) == (3, 100)
 
 
