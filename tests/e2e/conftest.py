@@ -516,3 +516,38 @@ def curl() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.CompletedProcess(done.args, done.returncode, *texts)
 
     return run
+
+
+BROWSER_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium with a profile of its own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    profile = tmp_path_factory.mktemp("chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch_persistent_context(
+            profile,
+            executable_path=program,
+            headless=True,
+            args=BROWSER_FLAGS,
+            ignore_https_errors=True,
+        )
+        browser.set_default_timeout(10_000)
+        yield browser
+        browser.close()

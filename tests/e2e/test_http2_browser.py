@@ -6,7 +6,6 @@ not know and is told not to mind.
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,35 +17,6 @@ if TYPE_CHECKING:
     from conftest import Serve, ServerProcess
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Chromium with a profile of its own."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    profile = tmp_path_factory.mktemp("chromium")
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch_persistent_context(
-            profile, executable_path=program, headless=True, args=FLAGS, ignore_https_errors=True
-        )
-        browser.set_default_timeout(10_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,49 +5,19 @@ Scripts run in an empty page that the server itself has served, and give back wh
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from conftest import Serve, ServerProcess
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Chromium with a profile of its own."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    profile = tmp_path_factory.mktemp("chromium")
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch_persistent_context(
-            profile, executable_path=program, headless=True, args=FLAGS
-        )
-        browser.set_default_timeout(10_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
