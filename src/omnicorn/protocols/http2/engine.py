@@ -184,6 +184,7 @@ class Http2Engine(Generic[Owner]):
         now: Seconds of a clock that never goes back.
 
     Attributes:
+        owner: As given; None once the connection is lost.
         streams: The open ones by identifier.
         stream_room: Bytes that a peer may send on a new stream.
         out: Bytes to write, in order; `take` them.
@@ -221,7 +222,6 @@ class Http2Engine(Generic[Owner]):
         "_moved",
         "_on_output",
         "_opened",
-        "_owner",
         "_pairs",
         "_parser",
         "_preface",
@@ -239,6 +239,7 @@ class Http2Engine(Generic[Owner]):
         "now",
         "orphans",
         "out",
+        "owner",
         "peer",
         "pending",
         "remote_closed",
@@ -262,7 +263,7 @@ class Http2Engine(Generic[Owner]):
         on_output: Callable[[Owner], object],
         now: float,
     ) -> None:
-        self._owner = owner
+        self.owner = owner
         self._on_output = on_output
         self._parser = parser
         self._body_limit = parser.limits.body
@@ -355,7 +356,7 @@ class Http2Engine(Generic[Owner]):
                 len(buffer) == waiting if block is None else self._block is block
             ):
                 self._begun = now
-                self._owner.on_waiting()
+                self.owner.on_waiting()
         else:
             self._begun = -1.0
         if self.schedule is not None and self.schedule.count:
@@ -545,13 +546,13 @@ class Http2Engine(Generic[Owner]):
             self._budgets.spend(MADE_YOU_RESET, self.now)
             self._answer(stream, refusal, (b":method", b"HEAD") in fields)
             if not ended:
-                self._owner.on_waiting()
+                self.owner.on_waiting()
             return
-        handler = self._owner.on_request(stream, head)
+        handler = self.owner.on_request(stream, head)
         if stream.local != ENDED and number in streams:  # else answered within the upcall
             stream.handler = handler
         if not stream.remote_ended:
-            self._owner.on_waiting()
+            self.owner.on_waiting()
             if self._room < self.settings.window >> 2:
                 self._lend()
 
@@ -652,7 +653,7 @@ class Http2Engine(Generic[Owner]):
         if stream.local == WAITING:
             self._answer(stream, error)
         else:
-            self._owner.on_refused(error, stream)
+            self.owner.on_refused(error, stream)
             self._write_reset(stream.id, CANCEL)
             self._drop(stream, None, tell=False)
         if handler is not None:
@@ -670,7 +671,7 @@ class Http2Engine(Generic[Owner]):
 
     def _grant(self, amount: int) -> None:
         if self._room <= 0:  # nobody could send: from now on they can be waited for
-            self._owner.on_waiting()
+            self.owner.on_waiting()
             self._opened = self.now
         self._room += amount
         self.write_control(frame_head(0, 4, WINDOW_UPDATE, 0, 0) + amount.to_bytes(4, "big"))
@@ -814,7 +815,7 @@ class Http2Engine(Generic[Owner]):
         window, table_size = peer.window, peer.table_size
         smallest = peer.update(payload)
         if peer.push != push or not self._greeted:
-            self._owner.on_settings()
+            self.owner.on_settings()
         if smallest != table_size or peer.table_size != table_size:
             # RFC 7541 §4.2: also what it was in between.
             self._encoder.set_max_table_size(smallest)
@@ -938,11 +939,11 @@ class Http2Engine(Generic[Owner]):
         if stream.remote_ended:
             self.streams.pop(stream.id, None)
         else:
-            self._owner.on_waiting(DISCARD_TIME)
+            self.owner.on_waiting(DISCARD_TIME)
             stream.moved = self.now
             stream.received = 0
             self._let_finish(stream)
-        self._owner.on_complete(stream)
+        self.owner.on_complete(stream)
         stream.handler = None
         if self._drained:
             self._settle()
@@ -976,9 +977,9 @@ class Http2Engine(Generic[Owner]):
         if handler is not None:
             if tell:
                 handler.on_reset(error)
-            self._owner.on_dropped(handler)
+            self.owner.on_dropped(handler)
         if not over:
-            self._owner.on_complete(stream)
+            self.owner.on_complete(stream)
         stream.handler = None
         if self._drained:
             self._settle()
@@ -989,7 +990,7 @@ class Http2Engine(Generic[Owner]):
         error.with_traceback(None)
         stream = self.streams.get(number)
         self._write_reset(number, error.code)
-        self._owner.on_refused(error, stream)
+        self.owner.on_refused(error, stream)
         if stream is not None:
             self._drop(stream, error)
 
@@ -1005,7 +1006,7 @@ class Http2Engine(Generic[Owner]):
     ) -> None:
         """Refuse a request with a status; without content where it was a HEAD."""
         error.with_traceback(None)
-        self._owner.on_refused(error, stream)
+        self.owner.on_refused(error, stream)
         body = b"%b\n" % error.reason.encode()
         stream.send_head(error.status, [*_REFUSAL, (b"content-length", b"%d" % len(body))])
         stream.no_content |= head_only
@@ -1082,7 +1083,7 @@ class Http2Engine(Generic[Owner]):
             if stream.handler is not None:
                 stream.handler.on_reset(error)
             if not over:
-                self._owner.on_complete(stream)
+                self.owner.on_complete(stream)
             stream.handler = None
 
     def receive_eof(self) -> None:
@@ -1104,7 +1105,7 @@ class Http2Engine(Generic[Owner]):
         self.orphans.clear()
         self.out.clear()
         self.held.clear()
-        self._owner = None  # type: ignore[assignment]  # it holds this engine
+        self.owner = None  # type: ignore[assignment]  # it holds this engine
 
     # ------------------------------------------------------------------ requests of our own
 
@@ -1124,7 +1125,7 @@ class Http2Engine(Generic[Owner]):
             return
         stream = Http2Stream(self, 1, head, True)
         self.streams[1] = stream
-        handler = self._owner.on_request(stream, head)
+        handler = self.owner.on_request(stream, head)
         if stream.local != ENDED:
             stream.handler = handler
 
@@ -1175,7 +1176,7 @@ class Http2Engine(Generic[Owner]):
         self._write_block(PUSH_PROMISE, parent.id, number.to_bytes(4, "big"), block, 0)
         stream = Http2Stream(self, number, head, True)
         self.streams[number] = stream
-        handler = self._owner.on_request(stream, head)
+        handler = self.owner.on_request(stream, head)
         if stream.local != ENDED:
             stream.handler = handler
         return True
@@ -1220,7 +1221,7 @@ class Http2Engine(Generic[Owner]):
                 moved = stream.moved if stream.window <= 0 else max(stream.moved, self._moved)
                 until = moved + write
                 if until <= now:
-                    self._owner.on_refused(
+                    self.owner.on_refused(
                         Http2StreamError("the peer does not open its window", CANCEL), stream
                     )
                     self._write_reset(stream.id, CANCEL)
@@ -1251,10 +1252,6 @@ class Http2Engine(Generic[Owner]):
         if not self._receiving:
             self.pump()
 
-    def overflow(self) -> None:
-        """Much output waits: write it, and let others have their turn."""
-        self._owner.on_full()
-
     def unblock(self) -> None:
         """The transport takes more again."""
         self.blocked = False
@@ -1278,7 +1275,7 @@ class Http2Engine(Generic[Owner]):
         try:
             while schedule.count and not self.blocked and not self.closing:
                 if self.pending >= BATCH:
-                    self._owner.on_full()
+                    self.owner.on_full()
                     break
                 stream = schedule.first()
                 limit = min(TURN, self.window, stream.window)
@@ -1304,13 +1301,9 @@ class Http2Engine(Generic[Owner]):
         finally:
             self._pumping = False
 
-    def await_peer(self) -> None:
-        """Something begins that the peer has to end: see `Http2Owner.on_waiting`."""
-        self._owner.on_waiting()
-
     def announce(self) -> None:
         """There will be output, and there was none."""
-        self._on_output(self._owner)
+        self._on_output(self.owner)
 
     def write_head(self, number: int, prepared: ResponseHead, flags: int) -> None:
         """Write the head of a response; from memory where the tables are as they were."""
@@ -1336,7 +1329,7 @@ class Http2Engine(Generic[Owner]):
             self._write_block(HEADERS, number, b"", block, flags)
             return
         if not self.out:
-            self._on_output(self._owner)
+            self._on_output(self.owner)
         self.out += (frame_head(0, size, HEADERS, END_HEADERS | flags, number), block)
         self.pending += size + 9
 
@@ -1385,7 +1378,7 @@ class Http2Engine(Generic[Owner]):
         """Write content that the windows allow, in one frame."""
         out = self.out
         if not out:
-            self._on_output(self._owner)
+            self._on_output(self.owner)
         out += (frame_head(0, size, DATA, flags, number), data)
         self.pending += size + 9
         self._written_frames += 1
@@ -1393,7 +1386,7 @@ class Http2Engine(Generic[Owner]):
     def write_frames(self, frames: list[bytes | memoryview], size: int) -> None:
         """Write frames of content that waited."""
         if not self.out:
-            self._on_output(self._owner)
+            self._on_output(self.owner)
         self.out += frames
         self.pending += size
         self._written_frames += len(frames) >> 1
@@ -1401,7 +1394,7 @@ class Http2Engine(Generic[Owner]):
     def write_control(self, frame: bytes) -> None:
         """Write a frame that nothing holds back."""
         if not self.out:
-            self._on_output(self._owner)
+            self._on_output(self.owner)
         self.out.append(frame)
         self.pending += len(frame)
 

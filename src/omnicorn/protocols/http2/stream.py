@@ -236,7 +236,7 @@ class Http2Stream:
             else:
                 self.local = TRAILERS
         if engine.pending > HIGH_WATER:
-            engine.overflow()
+            engine.owner.on_full()
         return not engine.blocked
 
     def _enqueue(self, data: bytes, end: bool) -> bool:
@@ -245,7 +245,7 @@ class Http2Stream:
         queue = self._queue
         if queue is None:
             self.write_head()
-            engine.await_peer()
+            engine.owner.on_waiting()
             queue = self._queue = deque()
             self.scheduled = -1
             self.moved = engine.now
@@ -415,7 +415,7 @@ class Http2Stream:
 
     def _await_content(self) -> None:
         """Now it is the peer's turn."""
-        self._engine.await_peer()
+        self._engine.owner.on_waiting()
         self.heard = self._engine.now
 
     @property
