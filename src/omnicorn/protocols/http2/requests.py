@@ -17,7 +17,6 @@ Rules of this file:
 from __future__ import annotations
 
 import re
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from omnicorn.errors import Http2StreamError, LimitExceeded, RemoteProtocolError
@@ -57,7 +56,6 @@ _SPECIAL = (
 
 # RFC 3986 §3.1.
 _match_scheme = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*").fullmatch
-_name, _value = itemgetter(0), itemgetter(1)
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
@@ -175,9 +173,9 @@ class RequestParser:
             LimitExceeded: 413, 414 or 431.
             RemoteProtocolError: What else answers the request.
         """
-        names = tuple(map(_name, fields))
+        names = tuple([name for name, _ in fields])
         shape = self._shapes.get(names) or self._learn_shape(names)
-        values = list(map(_value, fields if unknown is None else unknown))
+        values = [value for _, value in (fields if unknown is None else unknown)]
         if not are_values(values):
             raise _malformed(_explain_values(values))
         pseudo = fields[: shape.pseudo]
@@ -391,9 +389,14 @@ def _check_authority(authority: bytes) -> None:
 
 def _join_cookies(fields: tuple[_Pair, ...], crumbs: tuple[int, ...]) -> tuple[_Pair, ...]:
     """RFC 9113 §8.2.3: one field, at the place of the first; empty crumbs say nothing."""
+    first = crumbs[0]
+    behind = crumbs[-1] + 1
+    if behind - first == len(crumbs):  # side by side, as clients put them
+        cookie = b"; ".join([value for _, value in fields[first:behind] if value])
+        return (*fields[:first], (b"cookie", cookie), *fields[behind:])
     pairs = list(fields)
     cookie = b"; ".join([fields[index][1] for index in crumbs if fields[index][1]])
-    pairs[crumbs[0]] = (b"cookie", cookie)
+    pairs[first] = (b"cookie", cookie)
     for index in crumbs[:0:-1]:
         del pairs[index]
     return tuple(pairs)

@@ -16,8 +16,8 @@ An engine may remember blocks that do not change the table: they mean the same u
 
 from __future__ import annotations
 
-import re
 from collections import deque
+from typing import Any
 
 from omnicorn.errors import Http2Error, LimitExceeded
 from omnicorn.protocols.http2.codes import COMPRESSION_ERROR
@@ -26,6 +26,7 @@ from omnicorn.protocols.http2.hpack.huffman import SHORT
 from omnicorn.protocols.http2.hpack.primitives import Strings, decode_integer
 from omnicorn.protocols.http2.hpack.table import (
     DEFAULT_SIZE,
+    FIRST_DYNAMIC,
     OVERHEAD,
     STATIC,
     Pair,
@@ -33,14 +34,6 @@ from omnicorn.protocols.http2.hpack.table import (
 )
 
 _LARGEST_STATIC = max(len(name) + len(value) for name, value in STATIC) + OVERHEAD
-
-_match_indices = re.compile(rb"[\x81-\xfe]+").match
-"""Indexed fields, each of one byte."""
-_INDICES = bytes(octet & 127 for octet in range(256))
-
-_nowhere = deque[Pair](maxlen=0)
-_drop = _nowhere.append
-_drop_all = _nowhere.extend
 
 
 def _size(fields: list[Pair]) -> int:
@@ -97,35 +90,33 @@ class Decoder:
             Http2Error: The block is broken (COMPRESSION_ERROR).
             LimitExceeded: The list is too large. The decoder can go on.
         """
-        # Inlined where a browser's blocks come by: a few indices, and literals to be inserted.
+        # Written out where a browser's blocks come by: indices of one byte, and literals of known
+        # names. An iterator finds the next byte for less than any position does.
         table = self._table
         entries = table.entries
-        entry = entries.__getitem__
+        used = table.used
+        room = table.limit
         limit = self._max_list_size
-        decoded = self._strings.decoded
-        fields: list[Pair] = []
+        fields: Any = []  # a list
         written = self.literals = []
-        append = fields.append
-        extend = fields.extend
-        keep = written.append
         literals = 0  # the size of all literal fields
         updates = 0
         changed = False
-        position = 0
         end = len(block)
+        octets: Any = iter(block)
+        left = octets.__length_hint__
+        seek = octets.__setstate__
         try:
-            while position < end:
-                first = block[position]
-                if first > 128:  # RFC 7541 §6.1: an index, and often many
-                    found = _match_indices(block, position)
-                    if found is not None:
-                        position = found.end()
-                        extend(map(entry, found[0].translate(_INDICES)))
+            for first in octets:
+                if first > 128:  # RFC 7541 §6.1: an index
+                    if first < 255:
+                        fields.append(entries[first - 128])
                         continue
-                    index, position = decode_integer(block, position + 1, 127)
-                    append(entries[index])
+                    index, position = decode_integer(block, end - left(), 127)
+                    seek(position)
+                    fields.append(entries[index])
                     continue
-                position += 1
+                position = end - left()
                 if first >= 64:  # §6.2.1: a literal, to be inserted
                     if first == 128:
                         raise Http2Error("an index is out of range", COMPRESSION_ERROR)
@@ -136,6 +127,7 @@ class Decoder:
                     size = first & 31
                     if size == 31:
                         size, position = decode_integer(block, position, 31)
+                        seek(position)
                     updates += 1
                     # §4.2: at the start of a block; the smallest and the final size.
                     if literals or fields or updates > 2:
@@ -143,39 +135,57 @@ class Decoder:
                     if size > self._table_size:
                         raise Http2Error("a table size update is too large", COMPRESSION_ERROR)
                     table.resize(size)
+                    used = table.used
+                    room = size
                     changed = True
                     continue
                 index = first & mask
                 if index:
                     if index == mask:
-                        index, position = decode_integer(block, position, mask)
+                        index += block[position]
+                        position += 1
+                        if index >= mask + 128:
+                            index, position = decode_integer(block, position - 1, mask)
                     name = entries[index][0]
                 else:
                     name, position = self._string(block, position)
-                first = block[position]
-                length = first & 127
-                stop = position + 1 + length
-                if first > 128 and length < 127 and stop <= end:
-                    octets = block[position + 1 : stop]
-                    position = stop
-                    if length > SHORT and mask == 63:
-                        value = huffman.decode(octets)  # it comes once, and then as an index
-                    else:
-                        value = decoded.get(octets) or self._strings.decode(octets)
+                length = block[position]
+                if length < 255 and length != 127:
+                    start = position + 1
+                    position = start + (length & 127)
+                    value = block[start:position]
+                    if position > end:
+                        raise Http2Error("a header block is cut short", COMPRESSION_ERROR)
+                    if length > 128:
+                        if length > 128 + SHORT and mask == 63:
+                            value = huffman.decode(value)  # it comes once, and then as an index
+                        else:
+                            value = self._strings.decoded.get(value) or self._strings.decode(value)
                 else:
                     value, position = self._string(block, position)
+                seek(position)
                 pair = (name, value)
                 size = len(name) + len(value) + OVERHEAD
                 literals += size
                 if literals > limit:
-                    fields.clear()
+                    fields = deque(maxlen=0)  # the rest is read, and not kept
                     written.clear()
-                    append = keep = _drop
-                    extend = _drop_all
-                append(pair)
-                keep(pair)
+                else:
+                    fields.append(pair)
+                    written.append(pair)
                 if mask == 63:
-                    table.add(pair, size)
+                    # `Table.add`, written out
+                    used += size
+                    if used > room:
+                        if size > room:
+                            table.clear()
+                            used = 0
+                            changed = True
+                            continue
+                        while used > room:
+                            gone = entries.pop()
+                            used -= len(gone[0]) + len(gone[1]) + OVERHEAD
+                    entries.insert(FIRST_DYNAMIC, pair)
                     if size > self._largest:
                         self._largest = size
                     changed = True
@@ -183,6 +193,7 @@ class Decoder:
             raise Http2Error(
                 "a header block is cut short, or has an index out of range", COMPRESSION_ERROR
             ) from None
+        table.used = used
         if changed:
             self.generation += 1
         if literals + len(fields) * self._largest > limit and (

@@ -122,19 +122,7 @@ _TURNED = bytes(int(f"{octet:08b}"[::-1], 2) for octet in range(256))
 _END = b"\xff\x7f"  # fifteen ones and a zero, turned round
 _block = zlib.decompressobj(-zlib.MAX_WBITS)
 _block.decompress(_deflate_header())
-
-
-def _inflate(coded: bytes) -> bytes | None:
-    """Decode a string of common symbols, of five bits at least; None where it is another."""
-    block = _block.copy()
-    plain = block.decompress(coded.translate(_TURNED) + _END, 2 * len(coded))
-    if not block.eof:
-        return None
-    # The end was found in the last byte: behind 0 to 6 bits of padding. One byte earlier it is
-    # behind 7 of them, or too early.
-    if not block.unused_data or sum(plain.translate(_DEFLATE_LENGTHS)) == 8 * len(coded) - 7:
-        return plain
-    return None
+_begin = _block.copy
 
 
 def decode(coded: bytes) -> bytes:
@@ -145,9 +133,15 @@ def decode(coded: bytes) -> bytes:
             (RFC 7541 §5.2).
     """
     if len(coded) > SHORT:
-        inflated = _inflate(coded)
-        if inflated is not None:
-            return inflated
+        block = _begin()
+        # A symbol has five bits at least.
+        plain = block.decompress(coded.translate(_TURNED) + _END, 2 * len(coded))
+        # The end was found in the last byte: behind 0 to 6 bits of padding. One byte earlier it
+        # is behind 7 of them, or too early.
+        if block.eof and (
+            not block.unused_data or sum(plain.translate(_DEFLATE_LENGTHS)) == 8 * len(coded) - 7
+        ):
+            return plain
     return _walk(coded)
 
 

@@ -129,6 +129,11 @@ class Table:
             entries.insert(FIRST_DYNAMIC, pair)
         return evicted
 
+    def clear(self) -> None:
+        """Drop all that was inserted."""
+        del self.entries[FIRST_DYNAMIC:]
+        self.used = 0
+
     def resize(self, limit: int) -> list[Pair]:
         """Change the largest size; return what had to leave, oldest first (RFC 7541 §4.3)."""
         self.limit = limit
