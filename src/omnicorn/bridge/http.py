@@ -34,11 +34,14 @@ from omnicorn.ports import HIGH_WATER
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from omnicorn.bridge.cycle import Application
     from omnicorn.errors import RemoteProtocolError
     from omnicorn.ports import Stream
+
+    Sendfile = Callable[[int, int, int], Coroutine[Any, Any, int]]
+    """``await sendfile(file, offset, count)``"""
 
 BODY, TRAILERS = 1, 2  # between START and DONE
 
@@ -60,10 +63,11 @@ class HTTPCarrier(Carrier, Protocol):
     """What HTTP needs of its connection besides."""
 
     @property
-    def can_sendfile(self) -> bool: ...
+    def sendfile(self) -> Sendfile | None:
+        """Writes a part of an open file past the engine, after its output; returns how much.
 
-    def sendfile(self, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:
-        """Write *count* bytes of an open file past the engine, after its output."""
+        None where content cannot go past the engine.
+        """
 
     def push(self, stream: Any, path: bytes, headers: Any) -> None:
         """Promise the response to another request, and make it; silently nothing for a peer
@@ -307,13 +311,14 @@ class HTTPCycle(Cycle):
         """Send a part of a file as content, by the kernel where the carrier can."""
         stream = self._stream
         carrier = self._carrier
+        sendfile = carrier.sendfile if count > HIGH_WATER else None
         try:
             if self._phase == GONE:
                 raise ClientDisconnected("the client has disconnected")
             if not stream.takes_content:
                 pass
-            elif count > HIGH_WATER and carrier.can_sendfile and stream.reserve_raw(count):
-                sent = await carrier.sendfile(file, offset, count)
+            elif sendfile is not None and stream.reserve_raw(count):
+                sent = await sendfile(file, offset, count)
                 self.sent += sent
                 if sent < count:
                     raise ASGIError(f"the file ended {count - sent} bytes too early")

@@ -85,7 +85,7 @@ def _template(head: RequestHead, root_path: str) -> dict[str, Any]:
     """What the scopes of equal requests have in common, every key in its place."""
     path = head.path
     raw_path = head.raw_path
-    if root_path:
+    if root_path and path != "*":  # the asterisk of OPTIONS names no path
         path = root_path + path
         raw_path = encode_path(root_path) + raw_path
     return {

@@ -119,13 +119,21 @@ class HTTPConnection(ByteStreamConnection):
             service.app, scope, stream, carrier, offer, settings.max_queue, settings.max_size
         )
 
-    def _log_refusal(self, error: RemoteProtocolError, log: RateLimited | None = None) -> None:
-        """Tell the operator why a peer was refused; a bounded number of times."""
+    def _log_refusal(
+        self, error: RemoteProtocolError, answer: int | str, log: RateLimited | None = None
+    ) -> None:
+        """Tell the operator why a peer was refused; a bounded number of times.
+
+        Args:
+            error: What it did.
+            answer: What it got: a status, or an error code's name.
+            log: Of refusals of this kind; those of connections without it.
+        """
         service = self._service
         (log or service.refusals)(
             service.now(),
             "%s - refused with %s: %s",
             peer_name(self._client),
-            getattr(error, "code", error.status),
+            answer,
             error.reason,
         )

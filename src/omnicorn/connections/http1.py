@@ -33,7 +33,7 @@ from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.http import HTTPCycle
+    from omnicorn.bridge.http import HTTPCycle, Sendfile
     from omnicorn.bridge.websocket import WebSocketCycle
     from omnicorn.connections.http2 import Http2Connection
     from omnicorn.connections.service import Service
@@ -256,10 +256,13 @@ class Http1Connection(HTTPConnection):
     # ------------------------------------------------------------------ from the exchange
 
     @property
-    def can_sendfile(self) -> bool:
-        return self._service.loop.sendfile is not None and self._scheme == "http"
+    def sendfile(self) -> Sendfile | None:
+        """See `HTTPCarrier`: over TLS, content goes through the encryption."""
+        if self._service.loop.sendfile is None or self._scheme != "http":
+            return None
+        return self._sendfile
 
-    async def sendfile(self, file: int, offset: int, count: int) -> int:
+    async def _sendfile(self, file: int, offset: int, count: int) -> int:
         sendfile = self._service.loop.sendfile
         if self._transport is None or sendfile is None:
             raise ClientDisconnected("the client has disconnected")
@@ -373,7 +376,7 @@ class Http1Connection(HTTPConnection):
         error = self.engine.error
         if error is not None:
             if not self.engine.remote_closed:
-                self._log_refusal(error)
+                self._log_refusal(error, error.status)
                 if cycle is not None and not cycle.status:
                     cycle.status = error.status  # the engine's answer, not the application's
             if service.access_log is not None and cycle is not None and cycle.was_cut:

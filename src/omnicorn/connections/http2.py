@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 from omnicorn.bridge.http import PUSH, HTTPCycle
 from omnicorn.connections.bytestream import LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
-from omnicorn.errors import HandshakeRefused
+from omnicorn.errors import HandshakeRefused, Http2Error, Http2StreamError
 from omnicorn.ports import HIGH_WATER
+from omnicorn.protocols.http2.codes import ERROR_NAMES
 from omnicorn.protocols.http2.engine import Http2Engine
 from omnicorn.protocols.http2.hpack import Strings
 from omnicorn.protocols.http2.requests import RequestParser
@@ -76,12 +77,22 @@ def _exchange(handler: Any) -> Any:
     return None if handler.is_open else handler.cycle
 
 
+def _answer(error: RemoteProtocolError) -> int | str:
+    """What a peer gets for *error*, for the log."""
+    if isinstance(error, (Http2Error, Http2StreamError)):
+        return ERROR_NAMES[error.code]
+    return error.status
+
+
 class Http2Connection(HTTPConnection):
     """A peer's connection; `ConnectionPort` to the transport, `Http2Owner` to the engine."""
 
     __slots__ = ("_cycles", "_heard", "_idle_since", "_patience", "_pinged")
 
     engine: Http2Engine[Http2Connection]
+
+    sendfile: None = None
+    """See `HTTPCarrier`: content goes in frames."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(service, _SILENCE)
@@ -123,6 +134,7 @@ class Http2Connection(HTTPConnection):
         if self._timing >= LINGER:
             return
         self._heard = now = self._service.now()
+        busy = bool(engine.streams)
         engine.receive(data, now)
         if engine.closing:
             self._end()
@@ -133,8 +145,11 @@ class Http2Connection(HTTPConnection):
             transport = self._transport
             if transport is not None:
                 transport.pause_reading()
+        if busy and not engine.streams:
+            self._idle_since = now
         if self._timing == _SILENCE and engine.is_greeted:
             self._timing = _ALIVE
+            self._idle_since = now
             self._hasten(now + self._patience)
 
     def eof_received(self) -> bool:
@@ -246,7 +261,7 @@ class Http2Connection(HTTPConnection):
             self.engine.orphans.add(cycle)
 
     def on_refused(self, error: RemoteProtocolError, stream: Http2Stream | None) -> None:
-        self._log_refusal(error, self._service.stream_refusals)
+        self._log_refusal(error, _answer(error), self._service.stream_refusals)
         if stream is not None and stream.handler is not None:
             cycle = _exchange(stream.handler)
             if cycle is not None and not cycle.status:
@@ -264,15 +279,6 @@ class Http2Connection(HTTPConnection):
         self._extensions = extensions
 
     # ------------------------------------------------------------------ from the exchanges
-
-    @property
-    def can_sendfile(self) -> bool:
-        """Content goes in frames: never by the kernel alone."""
-        return False
-
-    async def sendfile(self, file: int, offset: int, count: int) -> int:
-        """See `HTTPCarrier`; `can_sendfile` says no."""
-        raise NotImplementedError
 
     def push(self, stream: Http2Stream, path: bytes, headers: Any) -> None:
         """See `HTTPCarrier`."""
@@ -328,6 +334,8 @@ class Http2Connection(HTTPConnection):
                 self._cut()
             return self.deadline
         engine = self.engine
+        if engine.streams:
+            self._idle_since = now
         nearest = engine.overdue(now, timeouts.body, timeouts.write, timeouts.head)
         if engine.closing:
             self._end()
@@ -344,11 +352,15 @@ class Http2Connection(HTTPConnection):
                 nearest = min(nearest, self._keep_alive(now, interval))
         else:
             patience = LINGER_TIME if service.draining else timeouts.keep_alive
-            nearest = max(self._idle_since, self._heard) + patience
-            if nearest <= now:
+            until = self._idle_since + patience
+            if engine.is_asked:  # what comes has a deadline of its own, in `overdue`
+                nearest = min(nearest, now + patience)
+            elif until <= now:
                 engine.refuse_more()
                 self._end()
                 return self.deadline
+            else:
+                nearest = min(nearest, until)
             if interval:  # a request that comes meanwhile may need one
                 nearest = min(nearest, now + interval)
         if self._timing < WRITE:  # else what was written just now has filled the transport
@@ -379,7 +391,7 @@ class Http2Connection(HTTPConnection):
         error = self.engine.error
         transport = self._transport
         if error is not None:
-            self._log_refusal(error)
+            self._log_refusal(error, _answer(error))
         if transport is None:
             return
         if not self.engine.remote_closed and transport.can_write_eof():

@@ -84,6 +84,11 @@ def test_path_and_raw_path_contain_the_root_path(scope_of: ScopeOf) -> None:
     assert scope["query_string"] == b"q"
 
 
+def test_the_asterisk_of_options_is_below_no_root_path(scope_of: ScopeOf) -> None:
+    scope = scope_of(b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", root_path="/app")
+    assert (scope["path"], scope["raw_path"], scope["root_path"]) == ("*", b"*", "/app")
+
+
 def test_raw_path_stays_a_legal_path_under_any_root_path(scope_of: ScopeOf) -> None:
     """RFC 3986 §3.3: what is outside ASCII is percent-encoded."""
     assert scope_of(get("/a%20b"), root_path="/mö")["raw_path"] == b"/m%C3%B6/a%20b"

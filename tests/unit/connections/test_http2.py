@@ -779,7 +779,8 @@ def test_a_rapid_reset_ends_the_connection_and_is_logged_once(
             break
     assert [code for _, code in client.goaways] == [ENHANCE_YOUR_CALM]
     assert [line for line in logged(caplog) if "rapid reset" in line] == [
-        "192.0.2.1:50000 - refused with 11: too much of one kind: rapid reset (CVE-2023-44487)"
+        "192.0.2.1:50000 - refused with ENHANCE_YOUR_CALM: "
+        "too much of one kind: rapid reset (CVE-2023-44487)"
     ]
     assert served.service.active == 0
 
@@ -1004,8 +1005,9 @@ def test_a_malformed_request_resets_its_stream_and_is_logged(
     bad = client.ask("/", ("Upper", "case"))
     assert bad.reset == PROTOCOL_ERROR
     assert client.ask().body == b"hi"
-    (line,) = logged(caplog)
-    assert line == "192.0.2.1:50000 - refused with 1: a field name is not in lower case"
+    assert logged(caplog) == [
+        "192.0.2.1:50000 - refused with PROTOCOL_ERROR: a field name is not in lower case"
+    ]
 
 
 def test_many_refusals_do_not_fill_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -1060,7 +1062,9 @@ def test_a_broken_preface_is_refused(serve: Serve, caplog: pytest.LogCaptureFixt
     client: Any = Http2Client(served, direct(served), asks=None)
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     assert client.goaways == [(0, PROTOCOL_ERROR)]
-    assert logged(caplog) == ["192.0.2.1:50000 - refused with 1: the connection preface is broken"]
+    assert logged(caplog) == [
+        "192.0.2.1:50000 - refused with PROTOCOL_ERROR: the connection preface is broken"
+    ]
 
 
 def test_a_peer_that_has_gone_before_the_linger_begins_does_no_harm(
@@ -1195,6 +1199,117 @@ def test_a_short_idle_time_is_kept_after_slow_reading(serve: Serve) -> None:
     served.peer.resume()
     client.run()
     assert call.done and client.streams[1].ended
+    client.advance(just_before(5.0))
+    assert not client.gone
+    client.advance(WIDTH * 1.5)
+    assert client.gone
+
+
+def drip(client: Any, sent: bytes, seconds: int) -> int:
+    """Send *sent* each second; returns how many passed before the end."""
+    for second in range(seconds):
+        if client.gone:
+            return second
+        client.send(sent)
+        client.advance(1.0)
+    return seconds
+
+
+ASKING = frame(PING, 0, 0, b"are you?")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"", ASKING),
+        (ASKING[:12], ASKING[12:] + ASKING[:12]),
+        (b"", window_update(0, 1)),
+        (b"", frame(0x42, 0, 0, b"x")),
+    ],
+    ids=["PING", "never a whole PING", "WINDOW_UPDATE", "an unknown type"],
+)
+def test_a_client_that_asks_for_nothing_is_idle_whatever_it_says(
+    serve: Serve, first: bytes, then: bytes
+) -> None:
+    served = serve(hello, timeouts=Timeouts(keep_alive=5.0))
+    client: Any = Http2Client(served)
+    client.advance(3.0)
+    client.ask()
+    client.send(first)
+    assert drip(client, then, 20) in (5, 6)
+    assert client.goaways == [(1, NO_ERROR)] and not client.peer.was_reset
+
+
+def test_a_client_that_waits_for_an_answer_is_not_idle(serve: Serve) -> None:
+    served = serve(timeouts=Timeouts(keep_alive=5.0))
+    client: Any = Http2Client(served)
+    reply = client.ask()
+    assert drip(client, ASKING, 20) == 20
+    served.exchange.respond(body=b"at last")
+    client.run()
+    assert reply.body == b"at last"
+    assert drip(client, ASKING, 20) in (5, 6)
+
+
+@pytest.mark.parametrize("how", ["END_STREAM", "RST_STREAM"])
+def test_idle_time_begins_with_the_end_of_an_answered_upload(serve: Serve, how: str) -> None:
+    """Its response was over before, and nobody had more to say about it."""
+    served = serve(hello, timeouts=Timeouts(keep_alive=5.0))
+    client: Any = Http2Client(served)
+    client.advance(3.0)
+    assert client.ask(method="POST", end=False).ended
+    client.advance(1.5)
+    client.send(data(1, b"x", True) if how == "END_STREAM" else reset(1))
+    client.advance(just_before(5.0))
+    assert not client.gone
+    client.advance(WIDTH * 1.5)
+    assert client.gone
+
+
+def test_idle_time_begins_with_the_end_of_an_upload_that_is_given_up(serve: Serve) -> None:
+    served = serve(hello, timeouts=Timeouts(keep_alive=5.0))
+    client: Any = Http2Client(served)
+    client.advance(3.0)
+    reply = client.ask(method="POST", end=False)
+    client.advance(2.0 + WIDTH)
+    assert reply.reset == NO_ERROR
+    client.advance(just_before(5.0) - WIDTH)
+    assert not client.gone
+    client.advance(WIDTH * 2.5)
+    assert client.gone
+
+
+def test_a_request_that_has_begun_when_the_idle_time_ends_is_answered(serve: Serve) -> None:
+    served = serve(hello, timeouts=Timeouts(keep_alive=5.0))
+    client: Any = Http2Client(served)
+    client.advance(4.9)
+    sent = client.headers("/")
+    client.send(sent[:15])
+    client.advance(5.0)
+    assert not client.gone
+    client.send(sent[15:])
+    assert client.streams[1].body == b"hi"
+    client.advance(5.0 + WIDTH)
+    assert client.gone
+
+
+@pytest.mark.parametrize("kind", [HEADERS, PING])
+def test_a_frame_that_begins_on_an_idle_connection_has_15_seconds(serve: Serve, kind: int) -> None:
+    served = serve(hello, http2=Http2(ping_interval=0.0), timeouts=Timeouts(body=5.0))
+    client: Any = Http2Client(served)
+    client.advance(40.0)
+    client.send((client.headers("/") if kind == HEADERS else ASKING)[:15])
+    client.advance(just_before(15.0))
+    assert not client.gone
+    client.advance(WIDTH * 1.5)
+    assert client.goaways == [(0, ENHANCE_YOUR_CALM)]
+
+
+def test_settings_that_come_late_leave_the_whole_idle_time(serve: Serve) -> None:
+    served = serve(hello, timeouts=Timeouts(keep_alive=5.0, body=2.0))
+    client: Any = Http2Client(served, direct(served), asks=None)
+    client.advance(10.0)
+    client.send(PREFACE, settings())
     client.advance(just_before(5.0))
     assert not client.gone
     client.advance(WIDTH * 1.5)

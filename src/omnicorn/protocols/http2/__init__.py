@@ -1,7 +1,9 @@
 """HTTP/2 (RFC 9113), the server's side.
 
 ===============  ==========================================================
-``engine``       the conversation: frames, windows, whose content leaves next, errors, ends
+``engine``       the conversation: what comes, what it means, errors, ends
+``writer``       its writing side: windows of responses, whose content leaves next
+``blocks``       the peer's field blocks: put together, decoded, remembered
 ``stream``       one exchange: what may be sent when, what waits for a window
 ``states``       what a frame means in each state of a stream, as a table
 ``requests``     a decoded field list to a `Head`, strictly

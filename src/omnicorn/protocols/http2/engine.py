@@ -1,19 +1,16 @@
 """One HTTP/2 connection's conversation (RFC 9113): frames in, frames out.
 
+Read here: frames, and what they mean. Field blocks are `BlockReader`'s, and what leaves is
+`FrameWriter`'s.
+
 Rules of this file:
 
 1. `receive` never raises and is never re-entered. What a peer does wrong on one stream ends
    that stream (RST_STREAM, or a status where it asked for too much); what breaks the
    connection's own rules ends it (GOAWAY). `guards` decide what is too much of a kind.
-2. Field blocks are decoded in the order they come, also those of streams that are refused
-   (RFC 7541 §2.2). A block that came before and changed nothing means the same request as
-   long as the dynamic table has not changed: one look-up.
-3. Windows follow consumption: a stream's opens as its application takes the content, the
+2. Windows follow consumption: a stream's opens as its application takes the content, the
    connection's likewise. Content that waits on slow streams is *lent* to the connection, up
    to `LENT_WINDOWS` of its windows, so that they do not hold up the others.
-4. Output is appended to `out`, in the order it must leave. Content is appended only while
-   nothing waits that could be more urgent. Else it waits on its stream, and `pump` takes it
-   from there by `schedule`.
 
 The engine's time is what its owner last said; `on_waiting` asks for it.
 """
@@ -22,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omnicorn.errors import (
     Http2Error,
@@ -31,7 +28,7 @@ from omnicorn.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from omnicorn.http.memo import Memo
+from omnicorn.protocols.http2.blocks import BlockReader
 from omnicorn.protocols.http2.codes import (
     ACK,
     CANCEL,
@@ -55,7 +52,6 @@ from omnicorn.protocols.http2.codes import (
     PRIORITY,
     PRIORITY_UPDATE,
     PROTOCOL_ERROR,
-    PUSH_PROMISE,
     REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
@@ -69,22 +65,16 @@ from omnicorn.protocols.http2.guards import (
     FREE_WINDOW_UPDATES,
     LATE_DATA,
     MADE_YOU_RESET,
-    MAX_CONTINUATIONS,
     PING_FLOOD,
     PRIORITY_FLOOD,
     RAPID_RESET,
     REFUSED_STREAMS,
     SETTINGS_FLOOD,
-    TINY,
-    TINY_WINDOW,
     UNKNOWN_FRAMES,
     WINDOW_FLOOD,
-    Budgets,
 )
-from omnicorn.protocols.http2.hpack import Decoder, Encoder
 from omnicorn.protocols.http2.priority import parse_priority
-from omnicorn.protocols.http2.schedule import Schedule
-from omnicorn.protocols.http2.settings import Http2Settings, PeerSettings, greeting
+from omnicorn.protocols.http2.settings import Http2Settings, greeting
 from omnicorn.protocols.http2.states import (
     ACCEPT,
     CLOSED,
@@ -102,6 +92,7 @@ from omnicorn.protocols.http2.states import (
     UNUSED,
 )
 from omnicorn.protocols.http2.stream import ENDED, WAITING, Http2Stream, frame_head
+from omnicorn.protocols.http2.writer import FrameWriter, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -110,7 +101,7 @@ if TYPE_CHECKING:
     from omnicorn.ports import StreamHandler
     from omnicorn.protocols.http2.hpack import Strings
     from omnicorn.protocols.http2.requests import Head, RequestParser
-    from omnicorn.protocols.http2.responses import ResponseEncoder, ResponseHead
+    from omnicorn.protocols.http2.responses import ResponseEncoder
 
     Fields = Iterable[tuple[bytes, bytes]]
 
@@ -120,15 +111,9 @@ DISCARD_TIME = 2.0
 """... and seconds, before its stream is reset. A client that is reset at once loses the answer."""
 LENT_WINDOWS = 8
 """Connection windows that slow streams may fill before they hold up the others."""
-TURN = 65536
-"""Bytes of one stream before the next one's turn."""
-BATCH = 262144
-"""Bytes that wait for windows or for their turn, and leave in one go."""
-
 _REMEMBERED_RESETS = 1024
 _REMEMBERED_GAPS = 64
 _REMEMBERED_PRIORITIES = 128
-_BLOCK_BYTES = 512
 _DRAIN_PING = b"omnidrai"
 _LAST_STREAM = 0x7FFFFFFF
 
@@ -167,10 +152,7 @@ class Http2Owner(Protocol):
         content of a response. Sets the engine's time, and later asks for `overdue`."""
 
 
-Owner = TypeVar("Owner", bound=Http2Owner)
-
-
-class Http2Engine(Generic[Owner]):
+class Http2Engine(FrameWriter[Owner]):
     """The server's side of one connection.
 
     Args:
@@ -184,72 +166,35 @@ class Http2Engine(Generic[Owner]):
         now: Seconds of a clock that never goes back.
 
     Attributes:
-        owner: As given; None once the connection is lost.
-        streams: The open ones by identifier.
         stream_room: Bytes that a peer may send on a new stream.
-        out: Bytes to write, in order; `take` them.
-        pending: About how many bytes `take` will give.
-        blocked: The transport is full; set by the connection.
-        closing: Nothing more is read; close once the output is written.
         error: Why the peer was sent away.
         orphans: Handlers of cancelled requests whose applications still run; kept by the owner.
-        now: Set by `receive`, and by the owner.
     """
 
     __slots__ = (
         "_begun",
-        "_block",
-        "_block_ended",
-        "_block_frames",
-        "_block_stream",
         "_blocks",
         "_body_limit",
-        "_budgets",
         "_buffer",
         "_credit",
-        "_decoder",
-        "_defaults",
-        "_distrusts",
         "_drained",
-        "_encoder",
         "_gaps",
         "_goaway",
-        "_greeted",
         "_heads",
         "_last",
         "_late_priorities",
         "_lent",
-        "_moved",
-        "_on_output",
         "_opened",
-        "_pairs",
         "_parser",
         "_preface",
         "_promised",
-        "_pumping",
-        "_receiving",
         "_resets",
         "_room",
         "_window_updates",
-        "_written_frames",
-        "blocked",
-        "closing",
         "error",
-        "held",
-        "now",
         "orphans",
-        "out",
-        "owner",
-        "peer",
-        "pending",
-        "remote_closed",
-        "response_heads",
-        "responses",
-        "schedule",
         "settings",
         "stream_room",
-        "streams",
-        "window",
     )
 
     def __init__(
@@ -263,69 +208,37 @@ class Http2Engine(Generic[Owner]):
         on_output: Callable[[Owner], object],
         now: float,
     ) -> None:
-        self.owner = owner
-        self._on_output = on_output
+        super().__init__(owner, responses, strings, defaults, on_output, now)
         self._parser = parser
         self._body_limit = parser.limits.body
-        self.responses = responses
-        self.response_heads = responses.heads
-        self._defaults = defaults
-        self._pairs: object = None
         self.settings = settings
-        self.peer = PeerSettings()
         self._begun = -1.0  # when a frame or a field block began that is not whole yet
-        self._distrusts = False  # HPACK's table may hold what makes requests malformed
-        self._decoder = Decoder(strings, parser.limits.head)
-        self._encoder = Encoder(strings)
-        # By field block, for requests without and with content.
-        self._heads: tuple[Memo[bytes, Head], Memo[bytes, Head]] = (
-            Memo(64, _BLOCK_BYTES),
-            Memo(64, _BLOCK_BYTES),
-        )
-        self._blocks: Memo[ResponseHead, bytes] = Memo(64, _BLOCK_BYTES)
+        self._blocks = BlockReader(parser, strings)
+        self._heads = self._blocks.heads
         self._buffer = b""
         self._preface = PREFACE  # what is still to come of it
-        self._greeted = False
-        self._block: list[bytes] | None = None
-        self._block_stream = 0
-        self._block_ended = False
-        self._block_frames = 0
-        self._budgets = Budgets()
         self._last = 0
         self._promised = 0
         self._gaps: list[tuple[int, int]] | None = None
         self._resets: deque[int] | None = None
         self._late_priorities: dict[int, tuple[int, bool]] | None = None
-        self.schedule: Schedule[Http2Stream] | None = None
-        self._pumping = False
-        self._receiving = False
         self._goaway = -1
         self._drained = False
         self._room = max(settings.window, DEFAULT_WINDOW)
         self._credit = 0
         self._lent = 0
-        self._opened = self._moved = now
+        self._opened = now
         self._window_updates = 0
-        self._written_frames = 0
         # RFC 9113 §6.5.3: until it has acknowledged our SETTINGS, the peer may not know them.
         self.stream_room = max(settings.stream_window, DEFAULT_WINDOW)
-        self.streams: dict[int, Http2Stream] = {}
         self.orphans: set[Any] = set()
-        self.held: list[Http2Stream] = []
-        self.window = DEFAULT_WINDOW
-        self.out: list[bytes | memoryview] = []
-        self.pending = 0
-        self.blocked = False
-        self.closing = False
-        self.remote_closed = False
         self.error: RemoteProtocolError | None = None
-        self.now = now
 
     # ------------------------------------------------------------------ from the peer
 
     def begin(self) -> None:
         """Say the server's part of the preface (RFC 9113 §3.4)."""
-        self._write(greeting(self.settings, self._parser.limits.head))
+        self.write_control(greeting(self.settings, self._parser.limits.head))
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes of the peer, in any segmentation; *now* in seconds."""
@@ -333,7 +246,7 @@ class Http2Engine(Generic[Owner]):
             return
         self.now = now
         self._receiving = True
-        block = self._block
+        block = self._blocks.fragments
         waiting = len(self._buffer) + len(data)
         try:
             if self._preface:
@@ -350,10 +263,10 @@ class Http2Engine(Generic[Owner]):
             self._receiving = False
         # Of content, a slow peer may send a frame for as long as it likes.
         buffer = self._buffer
-        if self._block is not None or (buffer and buffer[3:4] != b"\0"):
+        if self._blocks.fragments is not None or (buffer and buffer[3:4] != b"\0"):
             # The same as before, or has another one begun?
             if self._begun < 0 or not (
-                len(buffer) == waiting if block is None else self._block is block
+                len(buffer) == waiting if block is None else self._blocks.fragments is block
             ):
                 self._begun = now
                 self.owner.on_waiting()
@@ -391,6 +304,7 @@ class Http2Engine(Generic[Owner]):
         """Read every whole frame in *data*; returns where the first incomplete one begins."""
         position = 0
         size = len(data)
+        blocks = self._blocks
         while size - position >= 9:
             high, low, kind, flags, number = _unpack_head(data, position)
             if high or low > DEFAULT_FRAME_SIZE:
@@ -400,9 +314,9 @@ class Http2Engine(Generic[Owner]):
             if position > size:
                 return start - 9
             number &= 0x7FFFFFFF
-            if self._block is not None and (kind != CONTINUATION or number != self._block_stream):
+            if blocks.fragments is not None and (kind != CONTINUATION or number != blocks.stream):
                 raise Http2Error("a field block is not interrupted", PROTOCOL_ERROR)
-            if not self._greeted and (kind != SETTINGS or flags & ACK):
+            if not self.is_greeted and (kind != SETTINGS or flags & ACK):
                 raise Http2Error("the preface's first frame is SETTINGS", PROTOCOL_ERROR)
             try:
                 if kind == HEADERS:
@@ -464,73 +378,37 @@ class Http2Engine(Generic[Owner]):
 
     def _begin_block(self, number: int, fragment: bytes, flags: int) -> None:
         self._check_number(number)
-        self._block = [fragment]
-        self._block_stream = number
-        self._block_ended = bool(flags & END_STREAM)
-        self._block_frames = 0
+        self._blocks.begin(number, fragment, flags & END_STREAM)
 
     def _read_continuation(self, payload: bytes, flags: int, number: int) -> None:
-        block = self._block
-        if block is None:
+        blocks = self._blocks
+        if blocks.fragments is None:
             raise Http2Error("CONTINUATION follows HEADERS", PROTOCOL_ERROR)
-        block.append(payload)
-        self._block_frames += 1
-        if (
-            self._block_frames > MAX_CONTINUATIONS
-            or sum(map(len, block)) > self._parser.limits.head
-        ):
-            raise Http2Error(
-                "too much of one kind: CONTINUATION flood (CVE-2024-27316)", ENHANCE_YOUR_CALM
-            )
+        blocks.extend(payload)
         if flags & END_HEADERS:
-            self._block = None
-            self._end_block(number, b"".join(block), self._block_ended)
+            self._end_block(number, blocks.end(), blocks.ended)
 
     def _check_number(self, number: int) -> None:
         if not number & 1:
             raise Http2Error("a client's streams have odd identifiers", PROTOCOL_ERROR)
-
-    def _decode(self, block: bytes) -> tuple[tuple[bytes, bytes], ...]:
-        """Decode a block that was not remembered."""
-        decoder = self._decoder
-        generation = decoder.generation
-        try:
-            return decoder.decode(block)
-        finally:
-            if decoder.generation != generation:
-                for heads in self._heads:
-                    heads.clear()  # what they refer to has moved
 
     def _end_block(self, number: int, block: bytes, ended: int) -> None:
         """A whole field block came: a request, or the trailers of one."""
         if number <= self._last or not number & 1:
             self._read_trailers(number, block, ended)
             return
-        heads = self._heads[0 if ended else 1]
-        head = heads.get(block)
+        head = self._heads[0 if ended else 1].get(block)
         refusal = None
-        fields: tuple[tuple[bytes, bytes], ...] = ()
         last = self._last
         self._last = number
         if number > last + 2 or not last:
             self._gap(last, number)
         if head is None:
-            decoder = self._decoder
-            generation = decoder.generation
             try:
-                fields = self._decode(block)
-                # What stands in the table was judged when it came, unless something went wrong.
-                unknown = None if self._distrusts else decoder.literals
-                head = self._parser.parse(fields, bool(ended), unknown)
-                if decoder.generation == generation:
-                    heads.remember(block, head, len(block))
-            except Http2Error:
-                raise
-            except Http2StreamError:
-                self._distrusts = True
+                head = self._blocks.decode_request(block, ended)
+            except (Http2Error, Http2StreamError):
                 raise
             except RemoteProtocolError as error:
-                self._distrusts = True
                 refusal = error.with_traceback(None)  # which would hold this frame
         streams = self.streams
         if self._goaway >= 0 and number > self._goaway:
@@ -544,7 +422,7 @@ class Http2Engine(Generic[Owner]):
         streams[number] = stream
         if refusal is not None:
             self._budgets.spend(MADE_YOU_RESET, self.now)
-            self._answer(stream, refusal, (b":method", b"HEAD") in fields)
+            self._answer(stream, refusal, self._blocks.head_only)
             if not ended:
                 self.owner.on_waiting()
             return
@@ -573,10 +451,9 @@ class Http2Engine(Generic[Owner]):
 
     def _read_trailers(self, number: int, block: bytes, ended: int) -> None:
         self._check_number(number)
-        self._distrusts = True
         # Decoded first, whatever comes of it: the tables go on (RFC 9113 §4.3).
         try:
-            fields = self._decode(block)
+            fields = self._blocks.decode_trailers(block)
         except LimitExceeded as error:
             stream = self._accept(number, HEADERS)
             if stream is not None:
@@ -798,38 +675,11 @@ class Http2Engine(Generic[Owner]):
                 raise Http2Error("an acknowledgement of SETTINGS is empty", FRAME_SIZE_ERROR)
             self.stream_room = self.settings.stream_window
             return
-        if self._greeted:
+        if self.is_greeted:
             self._budgets.spend(SETTINGS_FLOOD, self.now)
         self.apply_settings(payload)
-        self._greeted = True
+        self.is_greeted = True
         self.write_control(frame_head(0, 0, SETTINGS, ACK, 0))
-
-    def apply_settings(self, payload: bytes) -> None:
-        """Take the peer's settings; also those of ``HTTP2-Settings`` (RFC 7540 §3.2.1).
-
-        Raises:
-            Http2Error: One is out of its range.
-        """
-        peer = self.peer
-        push = peer.push
-        window, table_size = peer.window, peer.table_size
-        smallest = peer.update(payload)
-        if peer.push != push or not self._greeted:
-            self.owner.on_settings()
-        if smallest != table_size or peer.table_size != table_size:
-            # RFC 7541 §4.2: also what it was in between.
-            self._encoder.set_max_table_size(smallest)
-            self._encoder.set_max_table_size(peer.table_size)
-            self._blocks.clear()
-        if peer.window != window:
-            # RFC 9113 §6.9.2: also for the streams that are open, and maybe below zero.
-            change = peer.window - window
-            for stream in tuple(self.streams.values()):
-                stream.window += change
-                if stream.window > LARGEST_WINDOW:
-                    raise Http2Error("a stream's window is over 2^31-1", FLOW_CONTROL_ERROR)
-                if stream.queued and stream.window > 0:
-                    self.enlist(stream)
 
     def _read_push_promise(self, payload: bytes, flags: int, number: int) -> None:
         raise Http2Error("a client cannot push", PROTOCOL_ERROR)
@@ -1028,7 +878,7 @@ class Http2Engine(Generic[Owner]):
         last = self._last if self._goaway < 0 else min(self._last, self._goaway)
         self._goaway = last
         self._drained = True
-        self._write(
+        self.write_control(
             frame_head(0, 8 + len(reason), GOAWAY, 0, 0)
             + last.to_bytes(4, "big")
             + code.to_bytes(4, "big")
@@ -1052,7 +902,7 @@ class Http2Engine(Generic[Owner]):
             self._go_away(NO_ERROR, b"")  # it has had its time
             return
         self._goaway = _LAST_STREAM
-        self._write(
+        self.write_control(
             frame_head(0, 8, GOAWAY, 0, 0)
             + _LAST_STREAM.to_bytes(4, "big")
             + NO_ERROR.to_bytes(4, "big")
@@ -1071,7 +921,7 @@ class Http2Engine(Generic[Owner]):
         """The connection ends: every exchange with it, and nothing more is read."""
         self.closing = True
         self._buffer = b""
-        self._block = None
+        self._blocks.fragments = None
         self.schedule = None
         streams = tuple(self.streams.values())
         self.streams.clear()
@@ -1130,9 +980,9 @@ class Http2Engine(Generic[Owner]):
             stream.handler = handler
 
     @property
-    def is_greeted(self) -> bool:
-        """Whether the peer's preface has come."""
-        return self._greeted
+    def is_asked(self) -> bool:
+        """A request has begun to come: HEADERS that are not whole yet."""
+        return self._blocks.fragments is not None or self._buffer[3:4] == b"\1"
 
     def push(self, parent: Http2Stream, scheme: bytes, path: bytes, headers: Fields) -> bool:
         """Promise a response to a request that the client did not make, and ask for it.
@@ -1171,19 +1021,13 @@ class Http2Engine(Generic[Owner]):
         except (RemoteProtocolError, TypeError, ValueError) as error:
             raise LocalProtocolError(f"this cannot be pushed: {error}") from None
         number = self._promised = self._promised + 2
-        block = self._encoder.encode(fields)
-        self._blocks.clear()
-        self._write_block(PUSH_PROMISE, parent.id, number.to_bytes(4, "big"), block, 0)
+        self.write_block(parent.id, fields, 0, promised=number)
         stream = Http2Stream(self, number, head, True)
         self.streams[number] = stream
         handler = self.owner.on_request(stream, head)
         if stream.local != ENDED:
             stream.handler = handler
         return True
-
-    def ping(self, content: bytes) -> None:
-        """Ask for a sign of life, which any byte of the peer is; *content* is eight bytes."""
-        self._write(frame_head(0, 8, PING, 0, 0) + content)
 
     # ------------------------------------------------------------------ time
 
@@ -1242,175 +1086,6 @@ class Http2Engine(Generic[Owner]):
             handler.on_reset(error)
 
     # ------------------------------------------------------------------ to the peer
-
-    def enlist(self, stream: Http2Stream) -> None:
-        """*stream* could send."""
-        schedule = self.schedule
-        if schedule is None:
-            schedule = self.schedule = Schedule()
-        schedule.add(stream)
-        if not self._receiving:
-            self.pump()
-
-    def unblock(self) -> None:
-        """The transport takes more again."""
-        self.blocked = False
-        self.pump()
-        if not self.blocked:
-            for stream in tuple(self.streams.values()):
-                if not stream.queued and stream.handler is not None:
-                    stream.handler.on_writable()
-
-    def dismiss(self, stream: Http2Stream) -> None:
-        """*stream* has nothing left to send, or may not."""
-        if self.schedule is not None:
-            self.schedule.remove(stream)
-
-    def pump(self) -> None:
-        """Write content that waits, as far as the windows and the transport allow."""
-        schedule = self.schedule
-        if schedule is None or self._pumping:
-            return
-        self._pumping = True
-        try:
-            while schedule.count and not self.blocked and not self.closing:
-                if self.pending >= BATCH:
-                    self.owner.on_full()
-                    break
-                stream = schedule.first()
-                limit = min(TURN, self.window, stream.window)
-                if stream.queued and limit <= 0:
-                    if self.remote_closed:
-                        self._drop(stream, None)
-                        continue
-                    if stream.window <= 0:
-                        schedule.remove(stream)
-                        continue
-                    break  # the connection's window is shut
-                self._moved = self.now
-                size = stream.write_frames(max(limit, 0))
-                self.window -= size
-                if size < TINY and stream.queued:
-                    try:
-                        self._budgets.spend(TINY_WINDOW, self.now)
-                    except Http2Error as error:
-                        self._fail(error)
-                        break
-                if stream.scheduled >= 0:
-                    schedule.served(stream)
-        finally:
-            self._pumping = False
-
-    def announce(self) -> None:
-        """There will be output, and there was none."""
-        self._on_output(self.owner)
-
-    def write_head(self, number: int, prepared: ResponseHead, flags: int) -> None:
-        """Write the head of a response; from memory where the tables are as they were."""
-        pairs = self._defaults.pairs
-        if pairs is None:
-            self._defaults.refresh()
-            pairs = self._defaults.pairs
-            assert pairs is not None
-        if pairs is not self._pairs:
-            self._pairs = pairs
-            self._blocks.clear()
-        block = self._blocks.get(prepared)
-        if block is None:
-            encoder = self._encoder
-            generation = encoder.generation
-            block = encoder.encode((*prepared.fields, *pairs[prepared.own]))
-            if encoder.generation != generation:
-                self._blocks.clear()
-            elif encoder.settled:
-                self._blocks.remember(prepared, block, len(block))
-        size = len(block)
-        if size > DEFAULT_FRAME_SIZE:
-            self._write_block(HEADERS, number, b"", block, flags)
-            return
-        if not self.out:
-            self._on_output(self.owner)
-        self.out += (frame_head(0, size, HEADERS, END_HEADERS | flags, number), block)
-        self.pending += size + 9
-
-    def write_response(
-        self, number: int, prepared: ResponseHead, data: bytes, size: int, flags: int
-    ) -> None:
-        """Write a head and the content behind it: what most responses are."""
-        block = self._blocks.get(prepared) if self._pairs is self._defaults.pairs else None
-        if block is None:
-            self.write_head(number, prepared, 0)
-            self.write_data(number, data, size, flags)
-            return
-        length = len(block)
-        self.out += (
-            frame_head(0, length, HEADERS, END_HEADERS, number),
-            block,
-            frame_head(0, size, DATA, flags, number),
-            data,
-        )
-        self.pending += length + size + 18
-        self._written_frames += 1
-
-    def write_block(self, number: int, fields: Fields, flags: int) -> None:
-        """Write a field section that is not a response's head."""
-        encoder = self._encoder
-        generation = encoder.generation
-        block = encoder.encode(fields)
-        if encoder.generation != generation:
-            self._blocks.clear()
-        self._write_block(HEADERS, number, b"", block, flags)
-
-    def _write_block(self, kind: int, number: int, prefix: bytes, block: bytes, flags: int) -> None:
-        """Write a field block, in as many frames as it takes."""
-        payload = prefix + block
-        first, rest = payload[:DEFAULT_FRAME_SIZE], payload[DEFAULT_FRAME_SIZE:]
-        self._write(
-            frame_head(0, len(first), kind, flags | (0 if rest else END_HEADERS), number) + first
-        )
-        while rest:
-            first, rest = rest[:DEFAULT_FRAME_SIZE], rest[DEFAULT_FRAME_SIZE:]
-            self._write(
-                frame_head(0, len(first), CONTINUATION, 0 if rest else END_HEADERS, number) + first
-            )
-
-    def write_data(self, number: int, data: bytes, size: int, flags: int) -> None:
-        """Write content that the windows allow, in one frame."""
-        out = self.out
-        if not out:
-            self._on_output(self.owner)
-        out += (frame_head(0, size, DATA, flags, number), data)
-        self.pending += size + 9
-        self._written_frames += 1
-
-    def write_frames(self, frames: list[bytes | memoryview], size: int) -> None:
-        """Write frames of content that waited."""
-        if not self.out:
-            self._on_output(self.owner)
-        self.out += frames
-        self.pending += size
-        self._written_frames += len(frames) >> 1
-
-    def write_control(self, frame: bytes) -> None:
-        """Write a frame that nothing holds back."""
-        if not self.out:
-            self._on_output(self.owner)
-        self.out.append(frame)
-        self.pending += len(frame)
-
-    _write = write_control
-
-    def take(self) -> list[Any]:
-        """The output, as pieces in order."""
-        held = self.held
-        if held:
-            for stream in held:
-                stream.write_head()
-            held.clear()
-        out = self.out
-        self.out = []
-        self.pending = 0
-        return out
 
 
 _READERS = (  # from PRIORITY on; DATA and HEADERS, the common ones, are read in `_read_frames`

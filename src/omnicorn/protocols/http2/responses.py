@@ -1,34 +1,26 @@
 """Status and fields of a response to a field list, checked, and each distinct head only once.
 
-Rules of this file:
+Rules of this file; what holds for every version stands in `HeadEncoder`:
 
 1. Nothing the application says can break the message: names are tokens (so it has no
    pseudo-header fields of its own) and go out in lower case (RFC 9113 §8.2), values hold no
    control byte, and white space around them is taken away (§8.2.1).
 2. Connection-specific fields, which make a message malformed here (RFC 9113 §8.2.2), are
    dropped: applications say them for HTTP/1.
-3. Refusals are those of HTTP/1.1, in the same words: an application is not to know what
-   carries it.
-4. Equal heads are made once they are remembered, and names are checked once, as for HTTP/1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnicorn.errors import LocalProtocolError
 from omnicorn.http.defaults import HAS_DATE, HAS_SERVER
-from omnicorn.http.fields import (
-    CONNECTION_FIELDS,
-    are_values,
-    check_pair,
-    explain_pair,
-    match_length,
-    match_token,
-)
-from omnicorn.http.memo import Memo
+from omnicorn.http.fields import CONNECTION_FIELDS, are_values, check_pair
+from omnicorn.http.heads import HeadEncoder
 from omnicorn.http.status import forbids_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _Pair = tuple[bytes, bytes]
 
@@ -39,8 +31,6 @@ _DROPPED = b""
 # Found by identity: what `_names` gives for one of these names.
 _SPECIAL = {name: name for name in (_CONTENT_LENGTH, _SERVER, _DATE)}
 _SPECIAL |= dict.fromkeys(CONNECTION_FIELDS, _DROPPED)
-
-_NOT_HERE = CONNECTION_FIELDS | {_CONTENT_LENGTH, b"host"}
 
 
 class ResponseHead:
@@ -61,53 +51,14 @@ class ResponseHead:
     no_content: bool
 
 
-class ResponseEncoder:
-    """Prepares heads; one for all connections of a server, as it only remembers.
+class ResponseEncoder(HeadEncoder[ResponseHead]):
+    """See `HeadEncoder`."""
 
-    Attributes:
-        heads: Heads prepared before, by ``(status, *headers)``. Every eighth unknown one gets
-            in: what is common is there soon, what is unique seldom displaces it.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_lengths", "_names", "_turn", "heads")
+    _alone = CONNECTION_FIELDS | {_CONTENT_LENGTH, b"host"}
 
-    def __init__(self) -> None:
-        self.heads: Memo[object, ResponseHead] = Memo(512, 4096)
-        self._names: Memo[bytes, bytes] = Memo(1024, 64)
-        self._lengths: Memo[bytes, int] = Memo(1024, 18)
-        self._turn = 0
-
-    def prepare(self, key: tuple[Any, ...]) -> ResponseHead:
-        """Check a final response's head.
-
-        Args:
-            key: ``(status, *headers)``: 200 to 999, then (name, value) pairs of bytes.
-
-        Raises:
-            LocalProtocolError: Naming the field that cannot be sent and why.
-        """
-        status = key[0]
-        try:
-            head = self.heads.get(key) if type(status) is int else None  # 200.0 == 200
-        except TypeError:
-            # Pairs given as lists cannot be hashed; what is no pair at all is explained.
-            key = (status, *map(check_pair, key[1:]))
-            head = self.heads.get(key)
-        if head is not None:
-            return head
-        if type(status) is not int or not 200 <= status <= 999:
-            raise LocalProtocolError(
-                f"a final response's status must be an integer from 200 to 999, not {status!r}"
-            )
-        head = self._prepare(status, key[1:])
-        self._turn -= 1
-        if self._turn < 0:
-            self._turn = 7
-            size = sum(len(name) + len(value) for name, value in key[1:])
-            self.heads.remember(key, head, 2 * size)
-        return head
-
-    def _prepare(self, status: int, headers: tuple[Any, ...]) -> ResponseHead:
+    def _encode(self, status: int, headers: tuple[Any, ...]) -> ResponseHead:
         fields: list[_Pair] = [(b":status", b"%d" % status)]
         values = []
         length = -1
@@ -151,33 +102,13 @@ class ResponseEncoder:
         head.no_content = forbids_content(status)
         return head
 
-    def _learn_name(self, name: bytes) -> bytes:
+    def _write_name(self, name: bytes) -> bytes:
         """The name in lower case; `_DROPPED` for those that are not sent."""
-        if match_token(name) is None:
-            raise ValueError(name)
         lower = name.lower()
-        return self._names.remember(name, _SPECIAL.get(lower, lower), len(name))
-
-    def _learn_length(self, value: bytes) -> int:
-        if isinstance(value, bytes):
-            if match_length(value) is None:
-                raise LocalProtocolError(f"content-length is no number: {value!r:.80}")
-            return self._lengths.remember(value, int(value), len(value))
-        raise TypeError(value)
+        return _SPECIAL.get(lower, lower)
 
     def prepare_fields(self, headers: Iterable[Any]) -> tuple[_Pair, ...]:
-        """Fields of an informational response or a trailer section, checked.
-
-        Raises:
-            LocalProtocolError: Naming the field that cannot be sent and why.
-        """
-        if not isinstance(headers, Iterable):
-            raise explain_pair(headers)
-        fields = []
-        for pair in headers:
-            name, value = check_pair(pair)
-            lower = name.lower()
-            if lower in _NOT_HERE:
-                raise LocalProtocolError(f"the field {name!r} cannot be sent here")
-            fields.append((lower, value.strip(b" \t")))
-        return tuple(fields)
+        """Fields of an informational response or a trailer section, checked."""
+        return tuple(
+            [(name.lower(), value.strip(b" \t")) for name, value in self.check_fields(headers)]
+        )

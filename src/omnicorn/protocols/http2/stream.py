@@ -161,9 +161,9 @@ class Http2Stream:
         try:
             prepared = engine.response_heads.get(key)
         except TypeError:  # pairs given as lists
-            prepared = None
+            prepared = engine.responses.encode(key)
         if prepared is None:
-            prepared = engine.responses.prepare(key)
+            prepared = engine.responses.encode_unknown(key)
         self.local = BODY
         self._held = prepared
         self._left = prepared.length

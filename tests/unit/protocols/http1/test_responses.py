@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
@@ -51,20 +51,20 @@ def test_names_and_values_go_out_as_they_are() -> None:
     assert lines((b"X-Mixed", b"a: b"), (b"x", b"")) == [b"X-Mixed: a: b", b"x: "]
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_each_byte_in_a_name_and_in_a_value(refused: Callable[..., str], byte: int) -> None:
-    char = bytes((byte,))
+def test_each_byte_in_a_name_and_in_a_value(refused: Callable[..., str]) -> None:
     token = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    headers = [(b"x" + char, b"1")]
-    if char in token:
-        assert lines(*headers) == [b"x%b: 1" % char]
-    else:
-        assert "name" in refused(headers)
-    headers = [(b"x", b"a" + char)]
-    if byte == 9 or 0x20 <= byte <= 0x7E or byte >= 0x80:
-        assert lines(*headers) == [b"x: a" + char]
-    else:
-        assert "value" in refused(headers)
+    for byte in range(256):
+        char = bytes((byte,))
+        headers = [(b"x" + char, b"1")]
+        if char in token:
+            assert lines(*headers) == [b"x%b: 1" % char]
+        else:
+            assert "name" in refused(headers)
+        headers = [(b"x", b"a" + char)]
+        if byte == 9 or 0x20 <= byte <= 0x7E or byte >= 0x80:
+            assert lines(*headers) == [b"x: a" + char]
+        else:
+            assert "value" in refused(headers)
 
 
 SPECIAL = (
@@ -327,7 +327,6 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     status=st.one_of(st.integers(-5, 1100), st.none(), st.floats(), st.text(max_size=3)),
     headers=st.lists(st.one_of(st.tuples(anything, anything), anything), max_size=4),

@@ -52,6 +52,11 @@ def kinds(events: list[Any]) -> list[int]:
     return [event.kind for event in events]
 
 
+def test_each_error_code_has_its_name() -> None:
+    """§7: the log says them."""
+    assert [getattr(codes, name) for name in codes.ERROR_NAMES] == list(range(14))
+
+
 # ---------------------------------------------------------------- §3.4: the preface
 
 

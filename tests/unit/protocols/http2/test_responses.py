@@ -19,7 +19,7 @@ CONNECTION = [b"connection", b"keep-alive", b"proxy-connection", b"transfer-enco
 
 
 def prepare(status: Any, headers: Any) -> ResponseHead:
-    return ResponseEncoder().prepare((status, *headers))
+    return ResponseEncoder().encode((status, *headers))
 
 
 def fields(*headers: tuple[bytes, bytes], status: int = 200) -> list[tuple[bytes, bytes]]:
@@ -34,7 +34,7 @@ def refused(headers: Any, status: Any = 200) -> str:
     reasons = set()
     ours = ResponseEncoder()
     theirs = Http1ResponseEncoder()
-    for verb in (ours.prepare, ours.prepare, theirs.encode):
+    for verb in (ours.encode, ours.encode, theirs.encode):
         with pytest.raises(LocalProtocolError) as caught:
             verb((status, *headers))
         reasons.add(caught.value.reason)
@@ -113,9 +113,9 @@ def test_a_final_status_is_an_integer_from_200_to_999(status: Any) -> None:
 def test_a_status_that_only_equals_an_integer_is_refused_warm_too(status: Any) -> None:
     """Equal keys are one key to a dict: what was prepared before must not let it in."""
     encoder = ResponseEncoder()
-    encoder.prepare((200, (b"x", b"1")))
+    encoder.encode((200, (b"x", b"1")))
     with pytest.raises(LocalProtocolError):
-        encoder.prepare((status, (b"x", b"1")))
+        encoder.encode((status, (b"x", b"1")))
 
 
 def test_pairs_may_be_lists() -> None:
@@ -176,14 +176,14 @@ def test_the_applications_own_server_and_date_are_noted_and_sent(headers: Any, o
 def test_an_equal_head_is_the_same_object() -> None:
     encoder = ResponseEncoder()
     key = (200, (b"x", b"1"))
-    assert encoder.prepare(key) is encoder.prepare((200, (b"x", b"1")))
-    assert encoder.prepare((201, (b"x", b"1"))) is not encoder.prepare(key)
+    assert encoder.encode(key) is encoder.encode((200, (b"x", b"1")))
+    assert encoder.encode((201, (b"x", b"1"))) is not encoder.encode(key)
 
 
 def test_every_eighth_unknown_head_is_remembered() -> None:
     encoder = ResponseEncoder()
     for number in range(80):
-        encoder.prepare((200, (b"x", b"%d" % number)))
+        encoder.encode((200, (b"x", b"%d" % number)))
     assert len(encoder.heads) == 10
 
 
@@ -191,10 +191,10 @@ def test_what_is_remembered_is_bounded() -> None:
     encoder = ResponseEncoder()
     for number in range(10000):
         text = b"%d" % number
-        encoder.prepare((200, (b"x" + text, b"1"), (b"content-length", text)))
+        encoder.encode((200, (b"x" + text, b"1"), (b"content-length", text)))
     for _ in range(16):
-        encoder.prepare((200, (b"x", b"a" * 5000)))
-        encoder.prepare((200, (b"n" * 5000, b"a")))
+        encoder.encode((200, (b"x", b"a" * 5000)))
+        encoder.encode((200, (b"n" * 5000, b"a")))
     assert 0 < len(encoder.heads) <= 512
     assert 0 < len(encoder._names) <= 1024
     assert max(map(len, encoder._names)) <= 64
