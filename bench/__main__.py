@@ -187,7 +187,9 @@ def prepare(
             raise SystemExit(2) from failure
     if any(servers.AIM_OF_SOCKETS.takes(case) for case in cases):
         entrants.append(servers.AIM_OF_SOCKETS)
-    wanted = dict.fromkeys(need for server in entrants for need in server.requirements)
+    if any(servers.ON_ASGIREF.takes(case) for case in cases):
+        entrants.append(servers.ON_ASGIREF)
+    wanted = dict.fromkeys(need for thing in (*entrants, *cases) for need in thing.requirements)
     try:
         failed = environment.install(options.python, wanted, say)
     except environment.EnvironmentFailed as failure:

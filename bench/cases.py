@@ -86,7 +86,7 @@ class Case:
     its `message`, and its `request` has the target of the handshake.
 
     With `streams` it is HTTP/2, with so many requests in flight on every connection; without, it
-    is HTTP/1.1.
+    is HTTP/1.1.  The application is `app` in `module`, which needs `requirements`.
     """
 
     name: str
@@ -102,6 +102,8 @@ class Case:
     message: Message | None = None
     streams: int = 0
     tls: bool = False
+    module: str = "bench.apps"
+    requirements: tuple[str, ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -298,5 +300,23 @@ CASES: tuple[Case, ...] = (
         apps.MEBIBYTE,
         connections=8,
         streams=8,
+    ),
+    Case(
+        "django-sync",
+        "a synchronous view of Django, on our toolkit in asgiref's place; 32 connections",
+        "application",
+        apps.GREETING,
+        request=Request(target="/sync"),
+        module="bench.django_toolkit",
+        requirements=("django>=5.2",),
+    ),
+    Case(
+        "django-async",
+        "an asynchronous view of Django, on our toolkit in asgiref's place; 32 connections",
+        "application",
+        apps.GREETING,
+        request=Request(target="/async"),
+        module="bench.django_toolkit",
+        requirements=("django>=5.2",),
     ),
 )

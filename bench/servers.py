@@ -62,7 +62,8 @@ class Server:
     one on standard output.  `http1` or `http2` are added for that version, and for TLS `tls`,
     which may hold `{certificate}` and `{key}`; a server whose `http2` or `tls` is None does not
     take such cases.  `requirements` are for `environment.install`, and the versions of
-    `distributions` are reported.  `only` limits the server to some cases.  A `program` serves by
+    `distributions` are reported.  `only` limits the server to some cases, and
+    `instead` is where it finds their application, if not where they say.  A `program` serves by
     itself, without an application, and gets the port as its last argument.
     """
 
@@ -77,6 +78,7 @@ class Server:
     requirements: tuple[str, ...] = ()
     distributions: tuple[str, ...] = ()
     only: frozenset[str] | None = None
+    instead: str | None = None
     program: tuple[str, ...] | None = None
 
     def takes(self, case: Case) -> bool:
@@ -102,7 +104,13 @@ class Server:
                 *(self.logging if case.access_log else self.quiet),
             )
         ]
-        return [str(environment.PYTHON), "-m", self.module, *flags, f"bench.apps:{case.app}"]
+        return [
+            str(environment.PYTHON),
+            "-m",
+            self.module,
+            *flags,
+            f"{self.instead or case.module}:{case.app}",
+        ]
 
 
 OURS = "omnicorn"
@@ -187,6 +195,15 @@ PEERS: tuple[Server, ...] = (
         requirements=("daphne",),
         distributions=("daphne", "autobahn"),
     ),
+)
+
+ON_ASGIREF = dataclasses.replace(
+    OMNICORN,
+    name="omnicorn on asgiref",
+    only=frozenset({"django-sync", "django-async"}),
+    instead="bench.django_site",
+    requirements=("uvloop", "asgiref>=3.13,<3.14"),
+    distributions=("asgiref", "django"),
 )
 
 AIM = "go net/http"

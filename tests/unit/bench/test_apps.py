@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from bench import apps
 from bench.cases import CASES, MARK, Case
 
-SERVED = [case for case in CASES if case.message is None and case.app != "sleep"]
+SERVED = [
+    case
+    for case in CASES
+    if case.message is None and case.app != "sleep" and case.module == apps.__name__
+]
+DJANGO = [case for case in CASES if case.module == "bench.django_toolkit"]
 
 
 def call(case: Case) -> list[dict[str, Any]]:
@@ -41,6 +48,29 @@ def test_the_application_gives_the_answer_that_the_case_expects(case: Case) -> N
     assert not bodies[-1].get("more_body", False)
     lengths = [int(value) for name, value in start["headers"] if name == b"content-length"]
     assert lengths == ([] if case.name == "stream" else [len(case.body)])
+
+
+@pytest.mark.parametrize("module", ["bench.django_toolkit", "bench.django_site"])
+def test_the_django_site_answers_on_the_toolkit_and_on_asgiref(module: str) -> None:
+    """In a process of its own: the toolkit takes asgiref's place for good."""
+    pytest.importorskip("django")
+    assert len(DJANGO) == 2
+    code = f"""if True:
+        import asyncio, importlib, sys
+        from omnicorn.toolkit.testing import HTTPCommunicator
+        site = importlib.import_module({module!r})
+
+        async def main():
+            for target in {[case.request.target for case in DJANGO]}:
+                response = await HTTPCommunicator(site.application, "GET", target).get_response()
+                assert (response.status, response.body) == (200, {DJANGO[0].body!r}), response
+
+        asyncio.run(main())
+        print(sys.modules["asgiref.sync"].__name__)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    name = "omnicorn.toolkit.sync" if "toolkit" in module else "asgiref.sync"
+    assert done.stdout.strip() == name, done.stderr
 
 
 def test_the_document_is_about_a_kilobyte() -> None:

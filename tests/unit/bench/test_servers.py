@@ -292,3 +292,13 @@ def test_a_server_of_sockets_has_started_when_it_shakes_hands(peer: Peer) -> Non
     servers._await_answer(Process(), WS, peer.address[1], Path("none"))  # type: ignore[arg-type]
 
     assert [head.split("\n")[0] for head in peer.heads] == ["GET / HTTP/1.1"]
+
+
+def test_a_server_may_find_the_application_elsewhere_than_its_case_says() -> None:
+    case = next(case for case in CASES if case.name == "django-sync")
+    assert servers.OMNICORN.command(case, 1)[-1] == "bench.django_toolkit:application"
+    assert servers.ON_ASGIREF.command(case, 1)[-1] == "bench.django_site:application"
+    assert [each.name for each in CASES if servers.ON_ASGIREF.takes(each)] == [
+        "django-sync",
+        "django-async",
+    ]
