@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PORT   ?= 8000
 
+# Compiled tests are kept: to rewrite their assertions anew costs each run ten seconds a core.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long lint format types layers cov bench bench-quick conformance clean
 
@@ -23,11 +26,12 @@ $(READY): pyproject.toml
 run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
 	$(BIN)/omnicorn --app-dir examples --port $(PORT) hello:app
 
-test: $(READY) ## the quick suite (under 3 minutes)
-	$(BIN)/python -m pytest -m 'not slow'
+# A file's tests stay together, as they share servers; the long files of tests/e2e come first.
+test: $(READY) ## the quick suite, on all cores (under 3 minutes)
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile --no-loadscope-reorder
 
-test-long: $(READY) ## the long runs: big fuzzing rounds, ten thousand connections
-	$(BIN)/python -m pytest -m slow --timeout 900
+test-long: $(READY) ## the long runs: big fuzzing rounds, more examples, ten thousand connections
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile long --timeout 900
 
 lint: $(READY) layers ## ruff, codespell and the import layers
 	$(BIN)/ruff check .

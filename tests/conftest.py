@@ -10,6 +10,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service
@@ -17,6 +18,11 @@ from omnicorn.transports.inproc import ManualLoop, ManualTask, Peer, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+# `make test-long` runs every property again, with the second of them.
+settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("long", max_examples=2000, deadline=None)
+settings.load_profile("quick")
 
 
 class Call:

@@ -17,6 +17,19 @@ ELSEWHERE = {
     "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
     "http/limits.py": "tests/unit/protocols/http1/test_limits.py",
     "protocols/http2/codes.py": "tests/unit/protocols/http2",  # numbers
+    # What they decide shows in calls through the bridges, and in what the communicators say.
+    "toolkit/deadlocks.py": "tests/unit/toolkit/test_sync.py",
+    "toolkit/hops.py": "tests/unit/toolkit/test_sync.py",
+    "toolkit/libraries.py": "tests/unit/toolkit/test_sync_trio.py",
+    "toolkit/testing/conversation.py": "tests/unit/toolkit/testing",
+    "toolkit/testing/scopes.py": "tests/unit/toolkit/testing",
+    "toolkit/testing/tasks.py": "tests/unit/toolkit/testing",
+    # Each of its rules is tried from outside, whichever module knows it.
+    "toolkit/lint/kinds.py": "tests/unit/toolkit/lint/test_rules.py",
+    "toolkit/lint/middleware.py": "tests/unit/toolkit/lint/test_rules.py",
+    "toolkit/lint/order.py": "tests/unit/toolkit/lint/test_rules.py",
+    "toolkit/lint/shapes.py": "tests/unit/toolkit/lint/test_rules.py",
+    "toolkit/lint/violations.py": "tests/unit/toolkit/lint/test_rules.py",
 }
 
 

@@ -113,9 +113,9 @@ def test_an_event_stream_ends_when_the_client_leaves(server: ServerProcess) -> N
     server.wait_for("events cleaned up", before + 1)
 
 
-def test_an_endpoint_learns_that_the_client_has_left(serve: Serve, loop_name: str) -> None:
+def test_an_endpoint_learns_that_the_client_has_left(serve: Serve) -> None:
     # Without the middleware, behind which Starlette loses the answer on every server.
-    server = serve("on_fastapi:app", "--no-access-log", *GRACE, loop=loop_name)
+    server = serve("on_fastapi:app", "--no-access-log", *GRACE)
     with server.connect() as wire:
         wire.send(b"GET /disconnect HTTP/1.1\r\nhost: e2e\r\n\r\n")
         server.wait_for("waiting for the client")

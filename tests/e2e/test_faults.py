@@ -408,12 +408,12 @@ def test_a_head_of_a_megabyte_is_refused_and_the_answer_arrives(
     limits.kept(megabytes=8)
 
 
-def test_ten_thousand_pipelined_requests_are_answered_in_order(
+def test_thousands_of_pipelined_requests_are_answered_in_order(
     serve: Serve, bounds: Callable[[ServerProcess], Bounds], loop_name: str
 ) -> None:
     server = serve("plain:app", "--no-access-log", loop=loop_name)
     limits = bounds(server)
-    count = 10_000
+    count = 3000
     flood = b"".join(GET % b"/numbered?%d" % index for index in range(count))
 
     with server.connect() as wire:

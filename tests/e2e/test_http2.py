@@ -723,7 +723,10 @@ def test_http_1_may_be_switched_off(serve: Serve, curl: Curl) -> None:
     ("name", "loop_name", "upload", "stream", "lines"),
     [
         ("starlette", "asyncio", "/form", "/stream", 10),
-        ("fastapi", "uvloop", "/upload", "/stream", 10),
+        pytest.param(
+            *("fastapi", "uvloop", "/upload", "/stream", 10),
+            marks=pytest.mark.slow,  # to start, and below it is Starlette again
+        ),
         ("django", "asyncio", "/upload", "/async-stream", 5),
         ("quart", "uvloop", "/upload", "/stream", 10),
     ],

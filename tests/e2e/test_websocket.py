@@ -1071,6 +1071,7 @@ def test_pings_whose_pongs_nobody_reads_cost_nothing(server: ServerProcess, conn
         client.close()
 
 
+@pytest.mark.slow  # seconds for a million; a unit test weighs what thousands leave behind
 def test_a_message_of_a_million_fragments_is_no_larger_than_its_content(
     serve: Serve, connect: Open
 ) -> None:

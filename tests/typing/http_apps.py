@@ -1,4 +1,6 @@
-"""HTTP applications as people write them; checked by mypy, never run."""
+"""HTTP applications as people write them; checked by mypy and pyright, never run."""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 

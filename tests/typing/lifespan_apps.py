@@ -1,4 +1,6 @@
-"""Lifespan applications; checked by mypy, never run."""
+"""Lifespan applications; checked by mypy and pyright, never run."""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 

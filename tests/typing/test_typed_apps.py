@@ -1,29 +1,76 @@
-"""The applications beside this file, as `mypy --strict` sees them.
+"""The applications beside this file, as `mypy --strict` and `pyright` in its strict mode see them.
 
-They hold right and wrong uses; a wrong one is marked ``type: ignore[code]``, and as unused
-ignores are errors, a mistake that mypy stops finding fails this test as well.
+They hold right and wrong uses. A wrong one is marked ``type: ignore[code]``, the code being mypy's,
+or ``pyright: ignore`` where mypy has nothing to say. As unused marks are errors for both, a mistake
+that one of them stops finding fails this test as well.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+APPS = sorted(str(path) for path in HERE.glob("*.py") if not path.name.startswith("test_"))
 
 
-def test_mypy_accepts_the_right_uses_and_finds_each_wrong_one(pytestconfig: pytest.Config) -> None:
-    cache = pytestconfig.cache
-    assert cache is not None
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
-    command += ["--cache-dir", str(cache.mkdir("mypy-typed-apps"))]
-    command += sorted(str(path) for path in HERE.glob("*.py") if path.name[:5] != "test_")
-    checked = subprocess.run(
-        command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False
+def run(*arguments: str) -> tuple[int, str]:
+    """The exit status of a tool in this interpreter's environment, and what it has said."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
+    return done.returncode, done.stdout + done.stderr
+
+
+def mypy(config: pytest.Config, paths: list[str]) -> tuple[int, str]:
+    assert config.cache is not None
+    cache = str(config.cache.mkdir("mypy-typed-apps"))
+    return run("mypy", "--strict", "--no-error-summary", "--cache-dir", cache, *paths)
+
+
+def pyright(config: pytest.Config, paths: list[str]) -> tuple[int, str]:
+    pytest.importorskip("pyright")
+    status, said = run("pyright", "--pythonpath", sys.executable, *paths)
+    if "information" not in said:  # it is written for node, and fetches itself when first used
+        pytest.skip(f"pyright cannot start here: {said.strip()[-200:]}")
+    return status, re.sub(r"\d+ errors?, 0 warnings, 0 information\w*", "", said).strip()
+
+
+Checker = Callable[[pytest.Config, list[str]], tuple[int, str]]
+both = pytest.mark.parametrize("check", [mypy, pyright])
+
+
+@both
+def test_the_right_uses_are_accepted_and_each_wrong_one_is_found(
+    check: Checker, pytestconfig: pytest.Config
+) -> None:
+    assert check(pytestconfig, APPS) == (0, "")
+
+
+@both
+def test_each_mark_is_needed_and_one_too_many_is_an_error(
+    check: Checker, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    """Else the test above would prove nothing of the wrong uses."""
+    lines = (HERE / "wrong_apps.py").read_text().splitlines()
+    expected = {number for number, line in enumerate(lines, 1) if "# type: ignore[" in line}
+    lines = [line.replace("# type: ignore", "# no: ignore") for line in lines]
+    lines.append("nothing = 0  # type: ignore[assignment]")
+    expected.add(len(lines))
+    app = tmp_path / "app.py"
+    app.write_text("\n".join(lines))
+    status, said = check(pytestconfig, [str(app)])
+    found = {int(line.split(":")[1]) for line in said.splitlines() if " error: " in line}
+    assert (status, found) == (1, expected)

@@ -1,4 +1,6 @@
-"""WebSocket applications; checked by mypy, never run."""
+"""WebSocket applications; checked by mypy and pyright, never run."""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 

@@ -25,25 +25,25 @@ TCHARS = frozenset((string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~").en
 VALUE_BYTES = frozenset({9, *range(0x20, 0x7F), *range(0x80, 0x100)})
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_a_token_has_the_bytes_of_rfc_9110_5_6_2(byte: int) -> None:
-    char = bytes((byte,))
-    for token in (char, b"a" + char, char + b"a", b"a" + char + b"b"):
-        assert (match_token(token) is not None) is (byte in TCHARS)
+def test_a_token_has_the_bytes_of_rfc_9110_5_6_2() -> None:
+    for byte in range(256):
+        char = bytes((byte,))
+        for token in (char, b"a" + char, char + b"a", b"a" + char + b"b"):
+            assert (match_token(token) is not None) is (byte in TCHARS)
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_a_value_has_the_bytes_of_rfc_9110_5_5(byte: int) -> None:
-    char = bytes((byte,))
-    for value in (char, b"a" + char, char + b"a", b"a" + char + b"b"):
-        assert (match_value(value) is not None) is (byte in VALUE_BYTES)
+def test_a_value_has_the_bytes_of_rfc_9110_5_5() -> None:
+    for byte in range(256):
+        char = bytes((byte,))
+        for value in (char, b"a" + char, char + b"a", b"a" + char + b"b"):
+            assert (match_value(value) is not None) is (byte in VALUE_BYTES)
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_a_line_is_a_token_a_colon_and_a_value(byte: int) -> None:
-    char = bytes((byte,))
-    assert (match_line(b"a" + char + b": v") is not None) is (byte in TCHARS or byte == 0x3A)
-    assert (match_line(b"a:" + char) is not None) is (byte in VALUE_BYTES)
+def test_a_line_is_a_token_a_colon_and_a_value() -> None:
+    for byte in range(256):
+        char = bytes((byte,))
+        assert (match_line(b"a" + char + b": v") is not None) is (byte in TCHARS or byte == 0x3A)
+        assert (match_line(b"a:" + char) is not None) is (byte in VALUE_BYTES)
 
 
 def test_what_is_empty() -> None:
@@ -96,10 +96,10 @@ def test_an_illegal_host(host: bytes) -> None:
     assert not is_host(host)
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_no_byte_of_a_urls_grammar_is_a_hosts(byte: int) -> None:
+def test_no_byte_of_a_urls_grammar_is_a_hosts() -> None:
     legal = frozenset((string.ascii_letters + string.digits + "-._~!$&'()*+,;=").encode())
-    assert is_host(b"a" + bytes((byte,)) + b"b") is (byte in legal)
+    for byte in range(256):
+        assert is_host(b"a" + bytes((byte,)) + b"b") is (byte in legal)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_every_rule_is_linear(text: bytes) -> None:
     assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_values_are_judged_together_as_they_are_alone(byte: int) -> None:
-    char = bytes((byte,))
-    for value in (char, char + b"a", b"a" + char, b"a" + char + b"a"):
-        sound = match_value(value) is not None and value.strip(b" \t") == value
-        for values in ([value], [b"", value], [value, b"a"], [b"a", value, b""]):
-            assert are_values(values) is sound
+def test_values_are_judged_together_as_they_are_alone() -> None:
+    for byte in range(256):
+        char = bytes((byte,))
+        for value in (char, char + b"a", b"a" + char, b"a" + char + b"a"):
+            sound = match_value(value) is not None and value.strip(b" \t") == value
+            for values in ([value], [b"", value], [value, b"a"], [b"a", value, b""]):
+                assert are_values(values) is sound
 
 
 def test_no_values_are_sound() -> None:

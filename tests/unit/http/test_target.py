@@ -85,10 +85,10 @@ def test_what_has_none_of_the_forms(method: bytes, target: bytes) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_a_target_is_visible_ascii_without_a_fragment(byte: int) -> None:
-    legal = 0x21 <= byte <= 0x7E and byte != 0x23
-    assert (match_target(b"/" + bytes((byte,))) is not None) is legal
+def test_a_target_is_visible_ascii_without_a_fragment() -> None:
+    for byte in range(256):
+        legal = 0x21 <= byte <= 0x7E and byte != 0x23
+        assert (match_target(b"/" + bytes((byte,))) is not None) is legal
 
 
 def test_a_refusal_never_echoes_the_target() -> None:

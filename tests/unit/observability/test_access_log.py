@@ -110,7 +110,7 @@ class TestAtoms:
             ("%(D)s", "1234567"),
             ("%(L)s", "1.234567"),
             ("%(dt_ms).3f", "1234.567"),
-            ("%(p)s", f"<{os.getpid()}>"),
+            pytest.param("%(p)s", f"<{os.getpid()}>", id="%(p)s"),
             ("%({Host}i)s", "x"),
             ("%(header{host})s", "x"),
             ("%({x-cache}o)s", "HIT"),

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def fresh_loggers() -> Iterator[None]:
-    """No handlers but those a test makes, and the old ones back afterwards."""
+    """No handlers but those a test makes, and the old ones back afterwards.
+
+    A configuration of the operator's disables all other loggers, those of other tests too.
+    """
+    enabled = [
+        logger
+        for logger in logging.root.manager.loggerDict.values()
+        if isinstance(logger, logging.Logger) and not logger.disabled
+    ]
     loggers = [
         logging.getLogger(name) for name in ("omnicorn", "omnicorn.access", "omnicorn.error")
     ]
@@ -37,8 +45,10 @@ def fresh_loggers() -> Iterator[None]:
         logger.handlers = []
     yield
     for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate, logger.disabled = handlers, propagate, False
+        logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+    for logger in enabled:
+        logger.disabled = False
 
 
 @contextmanager

@@ -9,8 +9,9 @@
 * both: ``why``, and ``limits``, ``eof`` (the peer ends).
 
 Each case is fed whole, byte by byte, and in two segments cut at every offset (at a sample for
-long ones); with a memory that has never seen it and one that has; answered within the upcall
-and after ``receive`` has returned. All must agree in everything that anybody can see.
+long ones, and a smaller one outside the long suite); with a memory that has never seen it and
+one that has; answered within the upcall and after ``receive`` has returned. All must agree in
+everything that anybody can see.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ from omnicorn.protocols.http1.states import CLOSED
 
 CORPUS = Path(__file__).parents[3] / "corpus" / "http1"
 NOW, LATER = 1, 2
-
-LONG = 400
-"""Bytes from which on only a sample of the offsets is tried."""
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n%b\r\nok"
 OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n%b\r\n"
@@ -52,13 +50,14 @@ def raw(text: str) -> bytes:
     return text.encode("latin-1")
 
 
-def offsets(data: bytes) -> list[int]:
-    """Where to cut: everywhere, or (long data) near line ends and at sixty places besides."""
-    if len(data) <= LONG:
+def offsets(data: bytes, thorough: bool) -> list[int]:
+    """Where to cut: everywhere, or (long data) near line ends, near the end, and here and there."""
+    short, places, last = (400, 60, 20) if thorough else (40, 12, 8)
+    if len(data) <= short:
         return list(range(1, len(data)))
     near = {i + d for i, byte in enumerate(data[:200]) if byte == 10 for d in (-1, 0, 1, 2)}
-    near |= {len(data) - d for d in range(1, 20)}
-    near |= set(range(1, len(data), len(data) // 60))
+    near |= {len(data) - d for d in range(1, last)}
+    near |= set(range(1, len(data), max(1, len(data) // places)))
     return sorted(cut for cut in near if 0 < cut < len(data))
 
 
@@ -139,9 +138,21 @@ def test_an_invalid_case_is_refused(connect: Any, data: bytes, want: dict[str, A
 def test_how_the_network_cuts_it_changes_nothing(
     connect: Any, data: bytes, want: dict[str, Any]
 ) -> None:
+    nothing_changes(connect, data, want, offsets(data, thorough=False))
+
+
+@pytest.mark.slow  # twenty-five thousand cuts, of which the quick suite tries a sample
+@pytest.mark.parametrize(("data", "want"), all_cases())
+def test_wherever_the_network_cuts_it_nothing_changes(
+    connect: Any, data: bytes, want: dict[str, Any]
+) -> None:
+    nothing_changes(connect, data, want, offsets(data, thorough=True))
+
+
+def nothing_changes(connect: Any, data: bytes, want: dict[str, Any], at: list[int]) -> None:
     whole = outcome_of(connect, [data], want, NOW)
     assert outcome_of(connect, bytewise(data), want, NOW) == whole
-    for offset in offsets(data):
+    for offset in at:
         cut = outcome_of(connect, [data[:offset], data[offset:]], want, NOW)
         assert cut == whole, f"cut at {offset}: {data[:offset][-20:]!r} | {data[offset:][:20]!r}"
 
@@ -153,7 +164,7 @@ def test_an_answer_that_comes_later_changes_nothing(
     whole = outcome_of(connect, [data], want, NOW)
     assert outcome_of(connect, [data], want, LATER) == whole
     assert outcome_of(connect, bytewise(data), want, LATER) == whole
-    for offset in offsets(data)[:: max(1, len(data) // 50)]:
+    for offset in offsets(data, thorough=False)[:: max(1, len(data) // 40)]:
         assert outcome_of(connect, [data[:offset], data[offset:]], want, LATER) == whole
 
 

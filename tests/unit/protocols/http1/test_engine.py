@@ -13,7 +13,7 @@ from typing import Any
 
 import h11
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
@@ -995,7 +995,6 @@ def requests(draw: Any) -> tuple[bytes, dict[str, Any]]:
     return empty + b"\r\n".join([*lines, b"", b""]) + content, want
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     pipeline=st.lists(requests(), min_size=1, max_size=4),
     cuts=st.lists(st.integers(0, 1000), max_size=8),
@@ -1021,7 +1020,6 @@ def test_requests_come_out_as_they_went_in(
     assert all(request.ended and request.over for request in recorder.requests)
 
 
-@settings(max_examples=60, deadline=None)
 @given(pipeline=st.lists(requests(), min_size=1, max_size=3))
 def test_byte_by_byte_is_the_same(connect: Any, pipeline: Any) -> None:
     data = b"".join(request for request, _ in pipeline)
@@ -1084,7 +1082,6 @@ response_values = (
 statuses = st.one_of(st.integers(200, 599), st.sampled_from([200, 204, 206, 301, 304, 404, 500]))
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     method=st.sampled_from([b"GET", b"HEAD", b"POST"]),
     minor=st.sampled_from([b"0", b"1"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
@@ -176,30 +176,31 @@ def accepts(data: bytes) -> bool:
         return False
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_each_byte_in_each_place_of_a_head(byte: int) -> None:
-    char = bytes((byte,))
-    upper = byte in TCHAR and not 0x61 <= byte <= 0x7A
-    assert accepts(b"G%bT / HTTP/1.1\r\nHost: a\r\n\r\n" % char) is upper
-    target = 0x21 <= byte <= 0x7E and byte != 0x23
-    assert accepts(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % char) is target
-    assert accepts(b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % char) is target
-    name = byte in TCHAR or byte == 0x3A  # a colon ends the name early
-    assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX%bY: 1\r\n\r\n" % char) is name
-    value = byte == 9 or 0x20 <= byte <= 0x7E or byte >= 0x80
-    assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1%b2\r\n\r\n" % char) is value
-    assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % char) is value
-    length = 0x30 <= byte <= 0x39
-    assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1%b2\r\n\r\n" % char) is length
-    coding = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked%b\r\n\r\n" % char
-    assert accepts(coding) is (byte in b" \t")
-    coding = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: %bchunked\r\n\r\n" % char
-    assert accepts(coding) is (byte in b" \t")
-    assert not accepts(b"GET / HTTP/1.1%b\r\nHost: a\r\n\r\n" % char)
-    assert accepts(b"GET / HTTP/1.%b\r\nHost: a\r\n\r\n" % char) is (0x30 <= byte <= 0x39)
-    assert accepts(b"GET / HTTP/%b.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x31)
-    assert accepts(b"GET%b/ HTTP/1.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x20)
-    assert accepts(b"GET /%bHTTP/1.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x20)
+def test_each_byte_in_each_place_of_a_head() -> None:
+    for byte in range(256):
+        char = bytes((byte,))
+        upper = byte in TCHAR and not 0x61 <= byte <= 0x7A
+        assert accepts(b"G%bT / HTTP/1.1\r\nHost: a\r\n\r\n" % char) is upper
+        target = 0x21 <= byte <= 0x7E and byte != 0x23
+        assert accepts(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % char) is target
+        assert accepts(b"GET /?%b HTTP/1.1\r\nHost: a\r\n\r\n" % char) is target
+        name = byte in TCHAR or byte == 0x3A  # a colon ends the name early
+        assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX%bY: 1\r\n\r\n" % char) is name
+        value = byte == 9 or 0x20 <= byte <= 0x7E or byte >= 0x80
+        assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1%b2\r\n\r\n" % char) is value
+        assert accepts(b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % char) is value
+        length = 0x30 <= byte <= 0x39
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1%b2\r\n\r\n" % char
+        assert accepts(head) is length
+        coding = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked%b\r\n\r\n" % char
+        assert accepts(coding) is (byte in b" \t")
+        coding = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: %bchunked\r\n\r\n" % char
+        assert accepts(coding) is (byte in b" \t")
+        assert not accepts(b"GET / HTTP/1.1%b\r\nHost: a\r\n\r\n" % char)
+        assert accepts(b"GET / HTTP/1.%b\r\nHost: a\r\n\r\n" % char) is (0x30 <= byte <= 0x39)
+        assert accepts(b"GET / HTTP/%b.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x31)
+        assert accepts(b"GET%b/ HTTP/1.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x20)
+        assert accepts(b"GET /%bHTTP/1.1\r\nHost: a\r\n\r\n" % char) is (byte == 0x20)
 
 
 # ---------------------------------------------------------------- refusals explain themselves
@@ -331,7 +332,7 @@ def test_no_number_of_distinct_heads_grows_the_memories_past_their_bounds() -> N
     """Design, hot-path rule 6: a hostile client can fill them but not grow them."""
     parser = RequestParser()
     most: dict[str, int] = {}
-    for i in range(100_000):
+    for i in range(30_000):
         # Every piece is new; every third head comes twice, so that it is remembered whole.
         key = i - i % 3
         parser.parse(
@@ -360,7 +361,6 @@ def test_large_pieces_never_enter_the_memories() -> None:
     assert sum(weight(table) for _, table in containers(parser)) < 1 << 20
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([
     head_of(), head_of("Connection: close"), head_of("Content-Length: 3"), head_of("Host: b"),
     head_of("Transfer-Encoding: chunked"), head_of("X: 1", "X: 2"), head_of("X : 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
@@ -415,7 +415,6 @@ def local_input(engine: Any, action: str, announced: bool) -> str:
     }[action]
 
 
-@settings(max_examples=150, deadline=None)
 @given(actions=st.lists(st.sampled_from(ACTIONS), max_size=30))
 def test_a_random_walk_never_leaves_the_tables(connect: Any, actions: list[str]) -> None:
     recorder = connect(pipeline=False)

@@ -24,7 +24,6 @@ PIECES = st.lists(
 )
 
 thorough = tuned(
-    max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import Http2StreamError, LimitExceeded, RemoteProtocolError
@@ -601,7 +601,6 @@ ANSWERS = (400, 413, 414, 417, 431, 501)
 shared = RequestParser(Limits(fields=5, line=5, body=5))
 
 
-@settings(max_examples=400, deadline=None)
 @given(some_starts, some_fields, st.booleans())
 def test_any_fields_give_a_head_or_a_named_error(start: Any, fields: Any, ended: bool) -> None:
     everything = (*start, *fields)
@@ -632,7 +631,6 @@ def test_any_fields_give_a_head_or_a_named_error(start: Any, fields: Any, ended:
         assert same.headers == (*host, *head.headers)
 
 
-@settings(max_examples=400, deadline=None)
 @given(some_starts, some_fields)
 def test_what_h2_calls_malformed_is_malformed(start: Any, fields: Any) -> None:
     """A differential against another implementation; we may be stricter, never laxer."""

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from omnicorn.errors import LocalProtocolError
@@ -243,7 +243,6 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     status=st.one_of(st.integers(190, 1010), st.none(), st.floats(), st.text(max_size=3)),
     headers=st.lists(st.one_of(st.tuples(anything, anything), anything), max_size=4),

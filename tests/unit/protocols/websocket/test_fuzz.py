@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import wsproto.events
 import wsproto.extensions
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -57,7 +57,6 @@ def encoded(message: str | bytes) -> tuple[int, bytes]:
 # ---------------------------------------------------------------- by hand
 
 
-@settings(max_examples=60, deadline=None)
 @given(messages, cuts, st.integers(0, 1 << 32), st.sampled_from(OFFERS))
 def test_messages_come_through_any_fragments_keys_and_segments(
     connect: Any, wire: Any, cut: Any, sent: Any, where: Any, seed: int, offer: str
@@ -127,7 +126,6 @@ def read_by_websockets(client: ClientProtocol) -> tuple[list[str | bytes], list[
     return got, pongs
 
 
-@settings(max_examples=50, deadline=None)
 @given(messages, messages, cuts, st.integers(0, 1 << 32), st.sampled_from(OFFERS))
 def test_the_client_of_websockets_and_we_understand_each_other(
     connect: Any, cut: Any, theirs: Any, ours: Any, where: Any, seed: int, offer: str
@@ -162,7 +160,6 @@ def test_the_client_of_websockets_and_we_understand_each_other(
     assert recorder.engine.state == CLOSED
 
 
-@settings(max_examples=40, deadline=None)
 @given(messages, messages, cuts, st.integers(0, 1 << 32), st.booleans())
 def test_the_client_of_wsproto_and_we_understand_each_other(
     connect: Any, cut: Any, theirs: Any, ours: Any, where: Any, seed: int, compressed: bool
@@ -228,7 +225,6 @@ almost_text = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=150, deadline=None)
 @given(almost_text, st.integers(0, 1 << 32))
 def test_text_is_refused_at_the_byte_that_cannot_be_text(
     connect: Any, wire: Any, content: bytes, seed: int
@@ -352,7 +348,6 @@ def test_a_long_round_of_noise(connect: Any, wire: Any, cut: Any, number: int) -
         check(connect, cut, rng, noise(rng, wire))
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 1 << 32))
 def test_random_bytes_never_raise(connect: Any, cut: Any, data: bytes, seed: int) -> None:
     check(connect, cut, random.Random(seed), data)

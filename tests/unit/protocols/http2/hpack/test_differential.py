@@ -104,7 +104,6 @@ STRICTER = {
 }
 
 
-@settings(deadline=None, max_examples=300)
 @given(scraps())
 @example(b"\x20\x20\x20")
 @example(b"\xff\x80\x80\x80\x80\x80\x00")
