@@ -11,7 +11,8 @@ PORT   ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long lint format types layers cov bench bench-quick conformance clean
+.PHONY: help run test test-newest test-long lint format types layers cov bench bench-quick conformance \
+	test-asgiref test-django test-channels test-daphne test-toolkit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +29,17 @@ run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
 
 # A file's tests stay together, as they share servers; the long files of tests/e2e come first.
 test: $(READY) ## the quick suite, on all cores (under 3 minutes)
-	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# What pyenv has installed counts, chosen or not.
+NEWER := python3.15 python3.14 python3.13 python3.12 \
+	$(shell ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[2-9].*/bin/python 2>/dev/null | sort -rV)
+test-newest: ## the toolkit's tests on the newest Python that is found
+	@for newest in $(NEWER); do \
+		if $$newest -c '' 2>/dev/null; then \
+			exec $(MAKE) test PYTHON=$$newest VENV=$(VENV)-newest TESTS=tests/unit/toolkit; \
+		fi; \
+	done; echo "no Python newer than 3.11 is found; the toolkit was not tested on one"
 
 test-long: $(READY) ## the long runs: big fuzzing rounds, more examples, ten thousand connections
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile long --timeout 900
@@ -58,8 +69,17 @@ bench: $(READY) ## all cases against all peers; needs wrk and h2load (Debian: ap
 conformance: $(READY) ## the Autobahn test-suite, on asyncio and uvloop; needs a Python 2.7
 	$(BIN)/python -m conformance
 
+# The toolkit in asgiref's place; each on this Python and on the newest that is found.
+test-asgiref: ## asgiref's own tests over the toolkit
+test-django: ## Django's own tests over the toolkit, on 5.2 and the newest series
+test-channels: ## Channels' own tests over the toolkit
+test-daphne: ## Daphne's own tests over the toolkit
+test-toolkit: ## these four
+test-asgiref test-django test-channels test-daphne test-toolkit: test-%: $(READY)
+	$(BIN)/python -m conformance $*
+
 bench-quick: $(READY) ## two short rounds against uvicorn alone
 	$(BIN)/python -m bench --rounds 2 --seconds 3 --peers uvicorn
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .bench .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) $(VENV)-newest .bench .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

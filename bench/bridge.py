@@ -7,6 +7,7 @@ What this file alone decides: what is measured of `omnicorn.toolkit`, and how.
 - What is counted of a slice is time and CPU time of all threads, each divided by the calls made.
 - A result is the ratio of asgiref's to ours, of two neighbouring slices: its median, and the least
   and the greatest of all rounds.  Above 1 we are quicker.
+- One case compares ours with itself, `ALONE`.
 - Calls do nothing, so that nothing but the bridge is seen.
 """
 
@@ -217,6 +218,9 @@ def local_set(side: Side) -> Iterator[Any]:
     yield put
 
 
+ALONE = f"{MANY} context variables, beside ours with none"
+"""The one case without asgiref: 1 is what it should be."""
+
 CASES: dict[str, Callable[[Side], contextlib.AbstractContextManager[Any]]] = {
     "sync_to_async": sensitive,
     "sync_to_async, thread_sensitive=False": insensitive,
@@ -242,11 +246,14 @@ def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
-def compare(name: str, theirs: Side, rounds: int, seconds: float = SLICE) -> Result:
+OURS = Side(sync, local)
+
+Work = contextlib.AbstractContextManager["Callable[[int], None]"]
+
+
+def compare(name: str, ours: Work, theirs: Work, rounds: int, seconds: float = SLICE) -> Result:
     """Measure one case of both."""
-    ours = Side(sync, local)
-    case = CASES[name]
-    with case(ours) as our_work, case(theirs) as their_work:
+    with ours as our_work, theirs as their_work:
         our_times, their_times = times_for(our_work, seconds), times_for(their_work, seconds)
         pairs: list[tuple[Cost, Cost]] = []
         for number in range(rounds):
@@ -297,7 +304,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("asgiref is not installed: there is nothing to compare with", file=sys.stderr)
         return 2
     names = [name for name in CASES if chosen.cases in name]
-    print(table([compare(name, side, chosen.rounds, chosen.slice) for name in names]))
+    pairs = [(name, CASES[name](OURS), CASES[name](side)) for name in names]
+    if chosen.cases in ALONE:
+        pairs.append((ALONE, with_variables(OURS), sensitive(OURS)))
+    print(table([compare(*pair, chosen.rounds, chosen.slice) for pair in pairs]))
     return 0
 
 

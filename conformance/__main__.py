@@ -1,11 +1,12 @@
-"""`python -m conformance`: run Autobahn's WebSocket suite on omnicorn, and say what failed.
+"""`python -m conformance`: run suites that others wrote, and say what failed.
 
-What this file alone decides: the command line, what is printed where, the exit status.  Progress
-goes to standard error, the verdicts to standard output; everything else (the suite, its reports,
-the logs) into `.conformance/`.
+What this file alone decides: the command line, and the exit status.  Progress goes to standard
+error, the verdicts to standard output; everything else (the suites, their reports, the logs) into
+`.conformance/`.
 
-Exit status: 0 every case passed on every loop; 1 one did not, or the server ended or logged a
-traceback; 2 there is no verdict: wrong usage, no Python 2.7, no suite, no server; 130 interrupted.
+Exit status: 0 all is well; 1 it is not: a case or test failed, or the server ended or logged a
+traceback; 2 there is no verdict: wrong usage, or something that is needed is not there; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import argparse
 import re
 import signal
 import sys
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from conformance import autobahn, python2, server
+from conformance import autobahn, server, toolkit, websocket
+from conformance.interpreters import NoVerdict
+from conformance.suites import SUITES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 WORK = server.ROOT / ".conformance"
+WEBSOCKET, TOOLKIT = "websocket", "toolkit"
 _PATTERN = re.compile(r"\*|[0-9]+(\.[0-9]+)*(\.\*)?")
 _NAME = re.compile(r"[a-z0-9_-]+")
 
@@ -31,8 +34,22 @@ _NAME = re.compile(r"[a-z0-9_-]+")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m conformance", description="Run Autobahn's WebSocket suite."
+        prog="python -m conformance", description=f"Run a suite; default {WEBSOCKET}."
     )
+    kinds = made.add_subparsers(dest="suite", required=True, metavar="SUITE")
+    _add_websocket(kinds.add_parser(WEBSOCKET, help="Autobahn's WebSocket suite"))
+    for name in SUITES:
+        suite = kinds.add_parser(name, help=f"{name}'s own tests, with the toolkit for asgiref")
+        _add_pythons(suite)
+        suite.add_argument(
+            "--source", type=_folder, metavar="PATH", help="its sources; default a release's"
+        )
+        suite.add_argument("tests", nargs="*", metavar="TEST", help="as its runner takes them")
+    _add_pythons(kinds.add_parser(TOOLKIT, help=f"all of {', '.join(SUITES)}"))
+    return made
+
+
+def _add_websocket(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--loop",
         type=_loops,
@@ -58,7 +75,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--python2", metavar="PATH", help="a Python 2.7; default the first that is found"
     )
-    return made
+
+
+def _add_pythons(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--python",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="interpreters, one after the other; default this one, and the newest that is found",
+    )
 
 
 def _loops(text: str) -> tuple[str, ...]:
@@ -85,55 +111,51 @@ def _command(text: str) -> str:
     return text
 
 
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a folder")
+    return Path(text).resolve()
+
+
 def say(line: str) -> None:
     """Tell the person at the terminal how it goes."""
     print(line, file=sys.stderr, flush=True)
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; without a suite's name in front, it is Autobahn's."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = [WEBSOCKET, *arguments]
+    return parser().parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suite on each loop; return the exit status."""
-    options = parser().parse_args(arguments)
+    """Run what the command line names; return the exit status."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _stop)
+    names = tuple(SUITES) if options.suite == TOOLKIT else (options.suite,)
     try:
-        interpreter = python2.check(options.python2) if options.python2 else python2.find()
-        WORK.mkdir(exist_ok=True)
-        programs = python2.environment(interpreter, autobahn.REQUIREMENT, WORK, say)
-        passed = [test(loop, options.server, options.cases, programs) for loop in options.loop]
-    except (python2.Python2Failed, server.ServerFailed, autobahn.AutobahnFailed) as failure:
-        say(str(failure))
-        return 2
+        statuses = [_status(name, options) for name in names]
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    return 0 if all(passed) else 1
+    # A failure says more than a suite that is not to be had.
+    return 1 if 1 in statuses else max(statuses)
 
 
-def test(loop: str, command: str, patterns: Sequence[str], programs: Path) -> bool:
-    """Run the cases on one loop and print the verdicts; return whether all is well."""
-    folder = WORK / loop
-    folder.mkdir(exist_ok=True)
-    started = time.monotonic()
-
-    def tell(line: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        say(f"{loop}  {minutes:2}:{seconds:02}  {line}")
-
-    with server.running(command, loop=loop, log=folder / "server.log") as running:
-        url = f"ws://{server.HOST}:{running.port}/"
-        cases = autobahn.run(programs / "wstest", url, patterns, folder, tell)
-        complaints = running.complaints()
-    tell("done")
-
-    failures = autobahn.failures(cases)
-    print(f"\n{loop}: {sum(case.passed for case in cases)} of {len(cases)} cases passed")
-    print("cells: behavior/behaviorClose; what passes is OK or INFORMATIONAL\n")
-    print(*autobahn.table(cases), sep="\n")
-    if failures:
-        print("", *failures, sep="\n")
-    if complaints:
-        print("", *complaints, sep="\n")
-    print(f"\nreport: {server.shown(folder / 'report' / 'index.html')}", flush=True)
-    return not failures and not complaints
+def _status(name: str, options: argparse.Namespace) -> int:
+    try:
+        if name == WEBSOCKET:
+            passed = websocket.run(
+                options.loop, options.server, options.cases, options.python2, WORK, say
+            )
+        else:
+            tests, source = getattr(options, "tests", ()), getattr(options, "source", None)
+            passed = toolkit.run(SUITES[name], tests, options.python, source, WORK, say)
+    except (NoVerdict, server.ServerFailed, autobahn.AutobahnFailed) as failure:
+        say(str(failure))
+        return 2
+    return 0 if passed else 1
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -14,12 +14,13 @@ An environment without it, or with another one in it, is made anew.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from conformance.interpreters import PROBE_SECONDS, NoVerdict, folders, output
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 NAMES = ("python2.7", "python2")
@@ -27,7 +28,6 @@ _VIRTUALENV = "virtualenv<20.22"
 _PROBE = (
     "import sys; print('%d.%d %s' % (sys.version_info[0], sys.version_info[1], sys.executable))"
 )
-_PROBE_SECONDS = 10.0
 INSTALL_SECONDS = 900.0
 """How long one step of the installation may take: a download, a few small extensions in C."""
 
@@ -39,60 +39,44 @@ HOW_TO_GET_IT = (
 )
 
 
-class Python2Failed(Exception):
-    """There is no Python 2.7, or the suite could not be installed for it."""
-
-
 def find() -> str:
     """The path of a Python 2.7 that runs.
 
     Raises:
-        Python2Failed: There is none; the message says how to get it.
+        NoVerdict: There is none; the message says how to get it.
     """
-    for candidate in _candidates():
-        try:
-            return check(candidate)
-        except Python2Failed:
-            # A pyenv shim may be on PATH for a version that is not selected.
-            continue
-    raise Python2Failed(HOW_TO_GET_IT)
+    for folder in folders():
+        for name in NAMES:
+            if os.access(path := os.path.join(folder, name), os.X_OK):
+                try:
+                    return check(path)
+                except NoVerdict:
+                    # A pyenv shim may be on PATH for a version that is not selected.
+                    continue
+    raise NoVerdict(HOW_TO_GET_IT)
 
 
 def check(interpreter: str) -> str:
     """The path of the executable behind a command, which has to be a Python 2.7 that runs.
 
     Raises:
-        Python2Failed: It is not.
+        NoVerdict: It is not.
     """
     try:
-        said = _output([interpreter, "-c", _PROBE], _PROBE_SECONDS)
-    except Python2Failed as failure:
-        raise Python2Failed(f"{interpreter}: {failure}") from failure
+        said = output([interpreter, "-c", _PROBE], PROBE_SECONDS)
+    except NoVerdict as failure:
+        raise NoVerdict(f"{interpreter}: {failure}") from failure
     version, _, path = said.partition(" ")
     if version != "2.7":
-        raise Python2Failed(f"{interpreter}: expected Python 2.7, this is Python {version}")
+        raise NoVerdict(f"{interpreter}: expected Python 2.7, this is Python {version}")
     return path or interpreter
-
-
-def _candidates() -> Iterator[str]:
-    for name in NAMES:
-        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-            if os.access(path := os.path.join(folder, name), os.X_OK):
-                yield path
-    # pyenv keeps versions that are installed but not selected off PATH.
-    try:
-        for version in _output(["pyenv", "whence", NAMES[0]], _PROBE_SECONDS).splitlines():
-            prefix = _output(["pyenv", "prefix", version.strip()], _PROBE_SECONDS)
-            yield os.path.join(prefix, "bin", NAMES[0])
-    except Python2Failed:
-        return
 
 
 def environment(interpreter: str, requirement: str, work: Path, say: Callable[[str], None]) -> Path:
     """Make a virtual environment below `work` hold `requirement`; return its `bin`.
 
     Raises:
-        Python2Failed: virtualenv, the environment or the requirement cannot be installed.
+        NoVerdict: virtualenv, the environment or the requirement cannot be installed.
     """
     venv = work / "venv"
     stamp = venv / "conformance-stamp"
@@ -109,32 +93,7 @@ def environment(interpreter: str, requirement: str, work: Path, say: Callable[[s
         )
         for step in steps:
             # Only virtualenv itself is found there; Python 2 must not see it.
-            path = str(tool) if "virtualenv" in step else None
-            _output(list(step), INSTALL_SECONDS, python_path=path)
+            extra = {"PYTHONPATH": str(tool)} if "virtualenv" in step else None
+            output(step, INSTALL_SECONDS, extra)
         stamp.write_text(content)
     return venv / "bin"
-
-
-def _output(command: list[str], seconds: float, python_path: str | None = None) -> str:
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    if python_path is not None:
-        environ["PYTHONPATH"] = python_path
-    what = " ".join(command[:4])
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            timeout=seconds,
-        )
-    except OSError as failure:
-        raise Python2Failed(f"cannot run {what}: {failure.strerror}") from failure
-    except subprocess.TimeoutExpired as failure:
-        raise Python2Failed(f"{what} did not end within {seconds:.0f} s") from failure
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-5:]
-        raise Python2Failed(f"{what} ended with status {done.returncode}:\n" + "\n".join(last))
-    return done.stdout.strip()

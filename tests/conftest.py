@@ -7,6 +7,7 @@ once (asyncio from 3.12 on) and with tasks that start in the loop's next turn.
 from __future__ import annotations
 
 import gc
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,10 @@ from omnicorn.transports.inproc import ManualLoop, ManualTask, Peer, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+# A shell's background jobs ignore SIGINT, and so would what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `make test-long` runs every property again, with the second of them.
 settings.register_profile("quick", max_examples=50, deadline=None)

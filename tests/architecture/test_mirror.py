@@ -17,10 +17,7 @@ ELSEWHERE = {
     "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
     "http/limits.py": "tests/unit/protocols/http1/test_limits.py",
     "protocols/http2/codes.py": "tests/unit/protocols/http2",  # numbers
-    # What they decide shows in calls through the bridges, and in what the communicators say.
-    "toolkit/deadlocks.py": "tests/unit/toolkit/test_sync.py",
-    "toolkit/hops.py": "tests/unit/toolkit/test_sync.py",
-    "toolkit/libraries.py": "tests/unit/toolkit/test_sync_trio.py",
+    # What they decide shows in what the communicators say.
     "toolkit/testing/conversation.py": "tests/unit/toolkit/testing",
     "toolkit/testing/scopes.py": "tests/unit/toolkit/testing",
     "toolkit/testing/tasks.py": "tests/unit/toolkit/testing",

@@ -1,22 +1,84 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from conformance.interpreters import NoVerdict
 
 from conformance import __main__ as command
-from conformance import server
+from conformance import server, toolkit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conformance.suites import Suite
 
 
 def test_by_default_every_case_is_run_on_omnicorn_with_both_loops() -> None:
-    options = command.parser().parse_args([])
+    options = command.parse([])
 
     assert (options.loop, options.cases) == (("asyncio", "uvloop"), ("*",))
     assert server.argv(options.server, loop="uvloop", port=1234)[1:3] == ["-m", "omnicorn"]
 
 
 def test_cases_and_loops_may_be_chosen() -> None:
-    options = command.parser().parse_args(["--loop", "uvloop", "--cases", "1.*, 9.1.*,12.1.3"])
+    options = command.parse(["--loop", "uvloop", "--cases", "1.*, 9.1.*,12.1.3"])
 
     assert (options.loop, options.cases) == (("uvloop",), ("1.*", "9.1.*", "12.1.3"))
+
+
+def test_the_name_of_autobahns_suite_may_be_left_out() -> None:
+    assert command.parse(["--loop", "uvloop"]) == command.parse(["websocket", "--loop", "uvloop"])
+
+
+def test_a_suite_takes_pythons_sources_and_tests(tmp_path: Path) -> None:
+    options = command.parse(["django", "--python", "a,b", "--source", str(tmp_path), "async"])
+
+    assert (options.suite, options.python, options.tests) == ("django", ("a", "b"), ["async"])
+    assert options.source == tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["flask"], ["django", "--source", "/nowhere"], ["toolkit", "async"], ["asgiref", "--loop"]],
+)
+def test_what_no_suite_takes_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        command.main(arguments)
+
+    assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("gave", "status"),
+    [
+        ([True, True, True, True], 0),
+        ([True, False, True, True], 1),
+        ([True, "no tests", True, True], 2),
+        (["no tests", True, False, True], 1),
+    ],
+)
+def test_all_suites_of_the_toolkit_give_one_status(
+    gave: list[bool | str],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ran: list[str] = []
+
+    def run(suite: Suite, *others: object) -> bool:
+        ran.append(suite.name)
+        result = gave[len(ran) - 1]
+        if isinstance(result, str):
+            raise NoVerdict(result)
+        return result
+
+    monkeypatch.setattr(toolkit, "run", run)
+
+    assert command.main(["toolkit"]) == status
+
+    assert ran == ["asgiref", "django", "channels", "daphne"]
+    assert ("no tests" in capsys.readouterr().err) == ("no tests" in gave)
 
 
 @pytest.mark.parametrize(

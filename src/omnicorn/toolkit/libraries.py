@@ -1,7 +1,7 @@
 """Libraries: what differs between asyncio and trio for a bridge between threads.
 
 What this file alone decides: which async library runs here, how a task waits for a job in another
-thread, and how a coroutine is started from another thread.
+thread, how a coroutine is started from another thread, and whose executor a loop has.
 
 1. trio counts where it runs (as a guest it has a foreign loop beneath it); it is never imported,
    only found. anyio is one of the two.
@@ -20,8 +20,10 @@ thread, and how a coroutine is started from another thread.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from asyncio import CancelledError, _get_running_loop
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from omnicorn.toolkit.hops import Borrowed, Hop, state
@@ -30,6 +32,7 @@ from omnicorn.toolkit.threads import Job
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from concurrent.futures import Executor
     from contextvars import Context
     from types import ModuleType
 
@@ -45,6 +48,7 @@ __all__ = [
     "TrioCall",
     "TrioLoop",
     "current_trio_loop",
+    "given_executor",
     "in_async",
     "released",
     "shut_down",
@@ -70,6 +74,26 @@ def _trio() -> ModuleType | None:
 def in_async() -> bool:
     """Whether an event loop runs in this thread."""
     return _get_running_loop() is not None or _trio() is not None
+
+
+def given_executor(loop: Any) -> Executor | None:
+    """The default executor that somebody gave the loop; None for one it made itself.
+
+    One of its own is not used: all its threads may wait, in `async_to_sync`, for calls that
+    wait for one of its threads.
+    """
+    executor: Any
+    try:
+        executor = loop._default_executor
+    except AttributeError:  # uvloop hides it, but from the garbage collector
+        if type(loop) is TrioLoop:
+            return None
+        executor = next(
+            (one for one in gc.get_referents(loop) if isinstance(one, ThreadPoolExecutor)), None
+        )
+    if executor is None or getattr(executor, "_thread_name_prefix", "") in ("asyncio", "uvloop"):
+        return None
+    return executor  # type: ignore[no-any-return]
 
 
 class Call(Job):

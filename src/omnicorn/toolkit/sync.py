@@ -43,6 +43,7 @@ from omnicorn.toolkit.libraries import (
     LoopJob,
     TrioCall,
     current_trio_loop,
+    given_executor,
     in_async,
     released,
     shut_down,
@@ -292,7 +293,9 @@ class AsyncPortal(AsyncSingleThreadContext):
         if interrupts is not None:
             interrupts.task = task
         try:
-            loop.run_forever()
+            # uvloop may stop once more, for a call that came before it had stopped.
+            while not (task.done() or executor.has_more()):
+                loop.run_forever()
         finally:
             if interrupts is not None:
                 interrupts.task = None
@@ -316,7 +319,8 @@ class _RestJob(Job):
         try:
             if self._moved:
                 adopt_tasks(self._loop)
-            self._loop.run_forever()
+            while not self._bridge.task.done():
+                self._loop.run_forever()
         except BaseException as error:
             self._bridge.abort(error)
 
@@ -674,13 +678,11 @@ class SyncToAsync(Generic[P, R]):
     def _send(self, call: Call) -> None:
         """Have it run where it belongs."""
         if not self._thread_sensitive:
-            executor = self._executor
-            if executor is not None:
-                _submit(executor, call)
-            elif type(call) is TrioCall or getattr(call.loop, "_default_executor", call) is None:
+            executor = self._executor or given_executor(call.loop)
+            if executor is None:
                 pool.submit(call)
             else:
-                _submit_to_default(call)
+                _submit(executor, call)
             return
         executor = getattr(AsyncToSync.executors, "current", None)
         if executor is not None and _enqueue(executor, call):
@@ -736,17 +738,6 @@ def _submit(executor: Executor, call: Call) -> None:
         call.deliver()
 
     executor.submit(call.run).add_done_callback(on_done)
-
-
-def _submit_to_default(call: Call) -> None:
-    """Have the loop's default executor run it."""
-
-    def on_done(future: asyncio.Future[None]) -> None:
-        if future.cancelled():
-            call.refuse()
-        call.wake()
-
-    call.loop.run_in_executor(None, call.run).add_done_callback(on_done)
 
 
 class GeneratorToAsync(SyncToAsync[P, R]):
@@ -834,8 +825,8 @@ def sync_to_async(
         func: The function; None to get a decorator.
         thread_sensitive: Run it in the thread that waits in `async_to_sync`; else in that of the
             `ThreadSensitiveContext`; else in one that the process has for such calls.
-        executor: Where to run it; only if not thread-sensitive. None: in the loop's
-            default executor if it has one, else in a pool, see `set_thread_limit`.
+        executor: Where to run it; only if not thread-sensitive. None: in the one given to the
+            loop with ``set_default_executor``, else in a pool, see `set_thread_limit`.
         context: What to run it in; nothing is written back then.
         cancellation: What a cancelled caller does. "propagate": cancel the coroutine for which
             the function waits in `async_to_sync`, and wait; without one, go on while the thread

@@ -4,11 +4,7 @@ import time
 
 import pytest
 from bench import bridge
-from bench.bridge import CASES, Cost, Ratio, Result, Side, compare, main, measure, table, times_for
-
-from omnicorn.toolkit import local, sync
-
-OURS = Side(sync, local)
+from bench.bridge import CASES, OURS, Cost, Ratio, Result, compare, main, measure, table, times_for
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -46,7 +42,9 @@ def test_a_ratio_is_the_median_with_the_least_and_the_greatest() -> None:
 
 
 def test_one_is_compared_with_itself() -> None:
-    result = compare("Local: get", OURS, rounds=3, seconds=0.001)
+    result = compare(
+        "Local: get", bridge.local_get(OURS), bridge.local_get(OURS), rounds=3, seconds=0.001
+    )
 
     assert result.name == "Local: get"
     assert 0 < result.wall.least <= result.wall.median <= result.wall.greatest

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.toolkit.libraries import given_executor
 from omnicorn.toolkit.sync import (
     async_to_sync,
     sync_to_async,
@@ -231,3 +233,19 @@ def test_timeouts_leave_the_task_as_it_was() -> None:
         go.set()
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_the_default_executor_counts_if_somebody_gave_it(kind: str) -> None:
+    loop = pytest.importorskip(kind).new_event_loop()
+
+    async def main() -> None:
+        assert given_executor(loop) is None
+        await asyncio.to_thread(int)
+        assert given_executor(loop) is None  # its own
+        with ThreadPoolExecutor(1) as executor:
+            loop.set_default_executor(executor)
+            assert given_executor(loop) is executor
+
+    loop.run_until_complete(main())
+    loop.close()

@@ -272,6 +272,15 @@ def test_thread_insensitive_calls_use_the_default_executor_that_the_loop_was_giv
     run(main())
 
 
+def test_a_default_executor_that_the_loop_made_itself_is_not_used() -> None:
+    async def main() -> None:
+        await asyncio.to_thread(int)
+        thread = await sync_to_async(threading.current_thread, thread_sensitive=False)()
+        assert thread.name.startswith("omnicorn-sync")
+
+    run(main())
+
+
 def test_an_executor_of_any_kind_is_used_through_submit() -> None:
     class Executor:
         def __init__(self) -> None:

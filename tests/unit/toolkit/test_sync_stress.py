@@ -77,12 +77,14 @@ async def crowd(calls: int) -> int:
     return sum(await asyncio.gather(*[client(n, calls // TASKS) for n in range(TASKS)]))
 
 
-@pytest.mark.parametrize("top", ["asyncio", "async_to_sync", "portal"])
+@pytest.mark.parametrize("top", ["asyncio", "async_to_sync", "portal", "uvloop"])
 def test_a_crowd_of_nested_bridges_comes_to_its_end(top: str) -> None:
     if top == "asyncio":
         made = asyncio.run(crowd(1000))
     elif top == "async_to_sync":
         made = async_to_sync(crowd)(1000)
+    elif top == "uvloop":
+        made = pytest.importorskip("uvloop").run(crowd(1000))
     else:
         with AsyncPortal():
             made = async_to_sync(crowd)(1000)
