@@ -116,7 +116,10 @@ async def endless(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while not disconnected.done():
         await asyncio.wait((disconnected,), timeout=0.05)
         if not disconnected.done():
-            await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+            try:
+                await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+            except OSError:  # the client left in the same turn of the loop
+                await disconnected
     say("endless saw http.disconnect")
     await send({"type": "http.response.body", "body": b"bye"})
 
