@@ -221,6 +221,19 @@ def local_set(side: Side) -> Iterator[Any]:
 ALONE = f"{MANY} context variables, beside ours with none"
 """The one case without asgiref: 1 is what it should be."""
 
+
+@contextlib.contextmanager
+def local_set_and_get(side: Side) -> Iterator[Any]:
+    values = side.local.Local()
+
+    def put_and_get(times: int) -> None:
+        for number in range(times):
+            values.name = number
+            values.name  # noqa: B018
+
+    yield put_and_get
+
+
 CASES: dict[str, Callable[[Side], contextlib.AbstractContextManager[Any]]] = {
     "sync_to_async": sensitive,
     "sync_to_async, thread_sensitive=False": insensitive,
@@ -233,6 +246,7 @@ CASES: dict[str, Callable[[Side], contextlib.AbstractContextManager[Any]]] = {
     "async_to_sync at top level, portal": portal,
     "Local: get": local_get,
     "Local: set": local_set,
+    "Local: set and get": local_set_and_get,
 }
 
 
