@@ -27,9 +27,11 @@ $(READY): pyproject.toml
 run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
 	$(BIN)/omnicorn --app-dir examples --port $(PORT) hello:app
 
+# One more than there are cores: end-to-end tests wait a good deal.
+WORKERS = $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 # A file's tests stay together, as they share servers; the long files of tests/e2e come first.
 test: $(READY) ## the quick suite, on all cores (under 3 minutes)
-	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # What pyenv has installed counts, chosen or not.
 NEWER := python3.15 python3.14 python3.13 python3.12 \
