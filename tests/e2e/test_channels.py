@@ -51,9 +51,18 @@ def redis() -> Iterator[str]:
             process.communicate(timeout=10)
 
 
+# Channels on asgiref, and on the toolkit in its place.
+ON = {"asgiref": ["ws_channels:app"], "toolkit": ["on_toolkit:channels", "--factory"]}
+
+
+@pytest.fixture(scope="module", params=ON)
+def served(request: pytest.FixtureRequest) -> list[str]:
+    return ON[request.param]
+
+
 @pytest.fixture(scope="module")
-def server(serve_module: Serve) -> ServerProcess:
-    return serve_module("ws_channels:app", "--no-access-log")
+def server(serve_module: Serve, served: list[str]) -> ServerProcess:
+    return serve_module(*served, "--no-access-log")
 
 
 def dial(server: ServerProcess, target: str, **options: Any) -> Any:
@@ -127,10 +136,10 @@ def test_views_are_served_beside_the_consumers(server: ServerProcess) -> None:
         assert wire.response().body == b"a view"
 
 
-def test_a_group_reaches_the_clients_of_two_processes(serve: Serve, redis: str) -> None:
-    one, two = (
-        serve("ws_channels:app", "--no-access-log", env={"REDIS_SOCKET": redis}) for _ in range(2)
-    )
+def test_a_group_reaches_the_clients_of_two_processes(
+    serve: Serve, served: list[str], redis: str
+) -> None:
+    one, two = (serve(*served, "--no-access-log", env={"REDIS_SOCKET": redis}) for _ in range(2))
     with join(one, "blue") as ada, join(two, "blue") as bob, join(two, "red") as eve:
         for number in range(20):
             ada.send(json.dumps({"from": "Ada", "number": number}))

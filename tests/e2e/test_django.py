@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 pytest.importorskip("django", reason="django is not installed")
 
 
-@pytest.fixture(scope="module")
-def server(serve_module: Serve) -> ServerProcess:
+# Django on asgiref, and on the toolkit in its place.
+ON = {"asgiref": ["on_django:app"], "toolkit": ["on_toolkit:django", "--factory"]}
+
+
+@pytest.fixture(scope="module", params=ON)
+def server(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess:
     # Django raises for a lifespan scope; the default takes that for "not supported".
     grace = ("--timeout-graceful-shutdown", "4")
-    return serve_module("on_django:app", "--no-access-log", *grace)
+    return serve_module(*ON[request.param], "--no-access-log", *grace)
 
 
 @pytest.fixture
