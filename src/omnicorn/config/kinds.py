@@ -15,7 +15,7 @@ kind: an option whose default is None may also be None.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omnicorn.config.bind import MAX_PORT, check_host, parse_bind
 
@@ -122,19 +122,19 @@ class Choice(Kind):
         self.words = words
 
     def parse(self, text: str) -> str:
-        return text.lower()
+        return text
 
     def check(self, value: object) -> str:
-        if not isinstance(value, str) or value not in self.words:
+        if not isinstance(value, str) or value.lower() not in self.words:
             raise ValueError("")
-        return value
+        return value.lower()
 
     def show(self, value: object) -> str:
         return quote(str(value))
 
 
 class CertReqs(Choice):
-    """What is asked of clients: a word, or the number it has in `ssl` (and in uvicorn)."""
+    """What is asked of clients: a word, or its name or number in `ssl` (and in uvicorn)."""
 
     __slots__ = ()
 
@@ -143,12 +143,14 @@ class CertReqs(Choice):
         self.accepts += " (or 0, 1, 2)"
 
     def parse(self, text: str) -> str:
-        return self.words[int(text)] if text in ("0", "1", "2") else text.lower()
+        return self.words[int(text)] if text in ("0", "1", "2") else text
 
     def check(self, value: object) -> str:
         # `ssl.CERT_REQUIRED` is an int, too.
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2:
             value = self.words[value]
+        if isinstance(value, str):
+            value = value.lower().removeprefix("cert_")
         return super().check(value)
 
 
@@ -294,6 +296,25 @@ class Hsts(Kind):
         return quote(str(value))
 
 
+class LogConfig(Text):
+    """A file for `logging.config`, by its name, or the mapping that such a file holds."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the path of an .ini, .json, .yaml or .toml file (or, from a program and in TOML, "
+            "what logging.config.dictConfig takes)",
+            "FILE",
+        )
+
+    def check(self, value: object) -> Any:
+        return dict(value) if isinstance(value, dict) else super().check(value)
+
+    def show(self, value: object) -> str:
+        return _inline(value)
+
+
 class TLSContext(Kind):
     """An `ssl.SSLContext` of a server."""
 
@@ -373,6 +394,18 @@ def quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def _inline(value: object) -> str:
+    """Return what TOML can hold, in one line."""
+    if isinstance(value, dict):
+        pairs = (f"{quote(str(key))} = {_inline(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_inline, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (int, float)) else quote(str(value))
+
+
 def _integer(text: str, base: int = 10) -> int:
     # int() also takes underscores, spaces, a plus and digits of other scripts.
     if not text.isascii() or not text.removeprefix("-").isdigit():
@@ -397,6 +430,13 @@ def _address(item: object) -> str:
         raise ValueError(f"{item!r} is not text")
     parse_bind(item)
     return item
+
+
+def _plain_address(item: object) -> str:
+    text = _address(item)
+    if parse_bind(text).scheme != "http":
+        raise ValueError(f"{text!r} is never spoken over TLS: it goes to bind")
+    return text
 
 
 def _owner(text: str) -> str:
@@ -520,9 +560,16 @@ def _write_sni(item: object) -> str:
 HOST = Text("a host name or an address without a port", "HOST", check_host)
 PORT = Integer(0, MAX_PORT, "PORT")
 BIND = Several(
-    "host:port, [ipv6]:port, :port, unix:/path or fd://number",
+    "host:port, host, [ipv6]:port, :port, unix:/path or fd://number, and before it, for other "
+    "protocols than HTTP, scgi:, uwsgi: or fastcgi:",
     "ADDRESS",
     _address,
+    repeatable=True,
+)
+PLAIN_BIND = Several(
+    "host:port, host, [ipv6]:port, :port, unix:/path or fd://number",
+    "ADDRESS",
+    _plain_address,
     repeatable=True,
 )
 OWNER = Text('"user", "user:group" or ":group", by name or number', "USER:GROUP", _owner)

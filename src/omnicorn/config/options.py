@@ -6,14 +6,19 @@ extra flags and variables, and the version that brought it. Its name gives the r
     limit_request_body   --limit-request-body   OMNICORN_LIMIT_REQUEST_BODY
                          limit_request_body or limit-request-body in TOML
 
-Invariants: a `Config` that exists is valid, whoever made it; it never changes; it holds
-typed values only (text is read in ``sources``, nowhere else); it knows no socket and
-no loop. To add an option, add a field, and code that obeys it.
+Invariants: whatever a `Config` holds is of the type and in the range of its option, for every
+value is checked when it is set, whoever sets it; what options must not say together is judged
+by `Config.validate`, before they are used; it holds typed values only (text is read in
+``sources``, nowhere else); it knows no socket and no loop. To add an option, add a field,
+and code that obeys it.
+
+Names of hypercorn's are understood beside ours wherever a name is given (``hypercorn``
+says what they mean); a value is always kept under our name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, dataclass_transform
 
 from omnicorn.config.bind import Bind, check_host, parse_bind
 from omnicorn.config.kinds import (
@@ -21,6 +26,7 @@ from omnicorn.config.kinds import (
     HEADERS,
     HOST,
     OWNER,
+    PLAIN_BIND,
     PORT,
     ROOT_PATH,
     SNI,
@@ -30,6 +36,7 @@ from omnicorn.config.kinds import (
     Hsts,
     Integer,
     Kind,
+    LogConfig,
     Permissions,
     Seconds,
     Secret,
@@ -42,6 +49,8 @@ from omnicorn.config.spelling import did_you_mean
 from omnicorn.errors import ConfigError
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from ssl import SSLContext
 
 T = TypeVar("T")
@@ -169,9 +178,66 @@ def option(
 OPTIONS: dict[str, Option] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
-class _Frozen:
-    """What a frozen, keyword-only dataclass would be, typed as one.
+#: Ends the message about a name that nobody knows, where a command line is at hand.
+LIST_HINT: Final = " (omnicorn --help lists all)"
+
+
+def resolve(
+    values: Mapping[str, object],
+    current: Callable[[str], object],
+    source: Callable[[str], str | None],
+    hint: str = "",
+) -> Iterator[tuple[Option, object, str | None]]:
+    """Find the options that names mean; yields option, value (unchecked) and source.
+
+    Args:
+        values: What each name is given; our names are taken before hypercorn's.
+        current: The value an option has by now, for names that give a part of it.
+        source: Where a name stands, for messages.
+        hint: Ends the message about a name that is unknown.
+
+    Raises:
+        ConfigError: A name is unknown, nothing here does what it asks for, or two names
+            give one option.
+    """
+    foreign = []
+    giver: dict[str, str] = {}
+    for name, value in values.items():
+        row = OPTIONS.get(name)
+        if row is None:
+            foreign.append(name)
+        else:
+            giver[name] = name
+            yield row, value, source(name)
+    if not foreign:
+        return
+    from omnicorn.config.hypercorn import NAMES, PARTIAL, translate
+
+    for name in foreign:
+        where = source(name)
+        origin = f" (from {where})" if where else ""
+        if name not in NAMES:
+            near = did_you_mean(name, [*OPTIONS, *NAMES])
+            raise ConfigError(f"unknown option {name!r}{origin}{near}{hint}", source=where)
+        try:
+            meaning = translate(name, values[name], current)
+        except ValueError as error:
+            raise ConfigError(f"{name} = {values[name]!r}{origin}: {error}", name, where) from None
+        for option_name, value in meaning.items():
+            if name not in PARTIAL and option_name in giver:
+                raise ConfigError(
+                    f"{giver[option_name]} and {name}{origin} both give {option_name}: "
+                    "leave one of them out",
+                    option_name,
+                    where,
+                )
+            giver[option_name] = name
+            yield OPTIONS[option_name], value, where or name
+
+
+@dataclass_transform(kw_only_default=True)
+class _Checked:
+    """What a keyword-only dataclass that checks what it is given would be, typed as one.
 
     A generated one costs 3 ms of every start, a twentieth of all there is, to compile
     methods that three loops over the table do as well. Defaults are attributes of the
@@ -179,6 +245,11 @@ class _Frozen:
     """
 
     def __init_subclass__(cls) -> None:
+        if OPTIONS:
+            raise TypeError(
+                "Config has no subclasses: make one and set its attributes; ssl_context takes the "
+                "place of create_ssl_context, headers that of response_headers"
+            )
         for name, row in list(vars(cls).items()):
             if isinstance(row, Option):
                 row.baptise(name)
@@ -186,21 +257,45 @@ class _Frozen:
                 setattr(cls, name, row.default)
 
     def __init__(self, **values: object) -> None:
-        for name, value in values.items():
-            row = OPTIONS.get(name)
-            if row is None:
-                raise TypeError(f"there is no option {name!r}{did_you_mean(name, OPTIONS)}")
-            vars(self)[name] = row.check(value)
-        self.__post_init__()
+        self._take(values)
+        self.validate()
 
-    def __post_init__(self) -> None:
+    def _take(self, values: Mapping[str, object], source: str | None = None) -> None:
+        """Set all of them or, where one is wrong, none."""
+        taken: dict[str, object] = {}
+
+        def current(name: str) -> object:
+            return taken[name] if name in taken else getattr(self, name)
+
+        def where(name: str) -> str | None:
+            return f"{source} [{name}]" if source else None
+
+        for row, value, origin in resolve(values, current, where):
+            taken[row.name] = row.check(value, origin)
+        vars(self).update(taken)
+
+    def validate(self) -> None:
         """Check values against each other."""
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{name}: a configuration never changes; make another by replace()")
+    # Hidden from type checkers, which would take every name for one that exists.
+    if not TYPE_CHECKING:
 
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{name}: a configuration never changes; make another by replace()")
+        def __setattr__(self, name: str, value: object) -> None:
+            row = OPTIONS.get(name)
+            if row is not None:
+                vars(self)[name] = row.check(value)
+            else:
+                self._take({name: value})
+
+        def __getattr__(self, name: str) -> object:
+            if name.startswith("_"):  # pickle and copy look whether methods are there
+                raise AttributeError(name)
+            from omnicorn.config.hypercorn import RENAMED
+
+            if name in RENAMED:
+                return getattr(self, RENAMED[name])
+            near = did_you_mean(name, OPTIONS)
+            raise AttributeError(f"a configuration has no {name!r}{near}")
 
     def __repr__(self) -> str:
         """Show what differs from the defaults."""
@@ -216,8 +311,7 @@ class _Frozen:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in OPTIONS)
 
-    def __hash__(self) -> int:
-        return hash(tuple([getattr(self, name) for name in OPTIONS]))
+    __hash__ = None  # type: ignore[assignment]  # its values may change
 
 
 SWITCH = Switch()
@@ -238,11 +332,14 @@ HTTP = "HTTP"
 WEBSOCKETS = "WebSockets"
 
 
-class Config(_Frozen):
-    """Everything a server can be told; every value is valid, none ever changes.
+class Config(_Checked):
+    """Everything a server can be told; as keywords, or as attributes set later.
+
+    A server takes a copy when it is made: what is set afterwards does not reach it.
 
     Raises:
-        ConfigError: A value has the wrong type or range; it names the option.
+        ConfigError: From making one and from setting an attribute: no option has this name,
+            or a value has the wrong type or range. From making one: options exclude each other.
     """
 
     app: str | None = option(
@@ -262,6 +359,12 @@ class Config(_Frozen):
         ".",
         Text("a folder", "DIR"),
         "Folder to import the application from.",
+        group=APPLICATION,
+    )
+    interface: Literal["auto", "asgi3", "asgi2", "wsgi"] = option(
+        "auto",
+        Choice("auto", "asgi3", "asgi2", "wsgi"),
+        "What the application speaks; auto looks at its signature.",
         group=APPLICATION,
     )
     lifespan: Literal["auto", "on", "off"] = option(
@@ -303,11 +406,12 @@ class Config(_Frozen):
         "Listen on this inherited, already bound socket instead.",
         group=LISTENING,
     )
-    bind: tuple[str, ...] = option(
+    bind: Sequence[str] = option(
         (),
         BIND,
-        "Listen here: host:port, [ipv6]:port, :port, unix:/path or fd://3; several times "
-        "for several places. Replaces host, port, uds and fd.",
+        "Listen here: host:port, host, [ipv6]:port, :port, unix:/path or fd://3; several times "
+        "for several places. What is spoken there, if not HTTP, stands before it: scgi:, uwsgi: "
+        "or fastcgi:. Replaces host, port, uds and fd.",
         group=LISTENING,
         aliases=("-b",),
     )
@@ -359,7 +463,7 @@ class Config(_Frozen):
         "file.",
         group=TLS,
     )
-    ssl_sni: tuple[tuple[str, str, str | None], ...] = option(
+    ssl_sni: Sequence[tuple[str, str, str | None]] = option(
         (),
         SNI,
         "Certificate and key for clients that ask for this host, which may be *.example.com; "
@@ -413,6 +517,12 @@ class Config(_Frozen):
         "development. Needs omnicorn[dev-tls].",
         group=TLS,
     )
+    insecure_bind: Sequence[str] = option(
+        (),
+        PLAIN_BIND,
+        "Serve here, too, without TLS; written as for bind, several times for several places.",
+        group=TLS,
+    )
     redirect_http: int | None = option(
         None,
         PORT,
@@ -427,10 +537,17 @@ class Config(_Frozen):
         group=TLS,
     )
 
-    loop: Literal["auto", "asyncio", "uvloop"] = option(
+    loop: Literal["auto", "asyncio", "uvloop", "trio"] = option(
         "auto",
-        Choice("auto", "asyncio", "uvloop"),
-        "Event loop; auto takes uvloop where it is installed.",
+        Choice("auto", "asyncio", "uvloop", "trio"),
+        "Event loop; auto takes uvloop where it is installed, else asyncio.",
+        group=RUNNING,
+    )
+    threads: int | None = option(
+        None,
+        Integer(1),
+        "Threads that run a WSGI application; unset is four more than there are processors, 32 "
+        "at most.",
         group=RUNNING,
     )
 
@@ -440,7 +557,7 @@ class Config(_Frozen):
         "Take the client's address and scheme from the headers of trusted proxies.",
         group=PROXIES,
     )
-    forwarded_allow_ips: tuple[str, ...] = option(
+    forwarded_allow_ips: Sequence[str] = option(
         ("127.0.0.1", "::1"),
         TRUSTED,
         "Proxies to trust: addresses and networks with commas between, unix for whoever "
@@ -448,9 +565,22 @@ class Config(_Frozen):
         group=PROXIES,
         env=("FORWARDED_ALLOW_IPS",),
     )
+    proxy_protocol: bool = option(
+        False,
+        SWITCH,
+        "Expect a PROXY header, version 1 or 2, at the start of every HTTP connection, and take "
+        "the client's address from it.",
+        group=PROXIES,
+    )
+    proxy_allow_from: Sequence[str] = option(
+        ("127.0.0.1", "::1", "unix"),
+        TRUSTED,
+        "Who may send a PROXY header, written as for forwarded-allow-ips; others are cut off.",
+        group=PROXIES,
+    )
     server_header: bool = option(True, SWITCH, "Send a Server header by default.", group=PROXIES)
     date_header: bool = option(True, SWITCH, "Send a Date header by default.", group=PROXIES)
-    headers: tuple[tuple[str, str], ...] = option(
+    headers: Sequence[tuple[str, str]] = option(
         (),
         HEADERS,
         "Add this header to every response; several times for several. The variable "
@@ -465,9 +595,9 @@ class Config(_Frozen):
         "The least serious messages to log.",
         group=LOGGING,
     )
-    log_config: str | None = option(
+    log_config: str | Mapping[str, Any] | None = option(
         None,
-        Text("the path of an .ini, .json, .yaml or .toml file", "FILE"),
+        LogConfig(),
         "Logging configuration for Python's logging: .ini, .json, .yaml or .toml.",
         group=LOGGING,
     )
@@ -545,6 +675,19 @@ class Config(_Frozen):
         group=TIMEOUTS,
         aliases=("--graceful-timeout",),
     )
+    timeout_startup: float | None = option(
+        None,
+        SECONDS,
+        "Time that the application's lifespan has to start; without it, any.",
+        group=TIMEOUTS,
+    )
+    timeout_shutdown: float | None = option(
+        None,
+        SECONDS,
+        "Time that the application's lifespan has to stop; without it, that of "
+        "timeout_graceful_shutdown once more.",
+        group=TIMEOUTS,
+    )
 
     http: Literal["auto", "1", "2"] = option(
         "auto",
@@ -615,12 +758,96 @@ class Config(_Frozen):
         group=WEBSOCKETS,
     )
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Config:
+        """Read the options of a TOML file, as ``--config`` does.
+
+        Raises:
+            ConfigError: The file cannot be read, or a name or a value in it is wrong.
+        """
+        from omnicorn.config.sources import read_toml
+
+        return read_toml(path)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any] | None = None, **options: Any) -> Config:
+        """Take the options from a mapping, and from keywords, which win.
+
+        Raises:
+            ConfigError: A name or a value is wrong.
+        """
+        return cls._of({**(mapping or {}), **options}, "mapping")
+
+    @classmethod
+    def from_object(cls, instance: object) -> Config:
+        """Take the options from the attributes of an object, in lower case.
+
+        Modules, classes, functions, and names with a capital letter or an underscore at the
+        start are passed over.
+
+        Args:
+            instance: A module, class or any other object; or where to import one from:
+                ``"package.module"``, ``"package.module.name"`` or ``"package.module:name"``.
+
+        Raises:
+            ConfigError: Nothing can be imported from there, or a name or a value is wrong.
+        """
+        from omnicorn.config.objects import from_object
+
+        return cls._of(*from_object(instance))
+
+    @classmethod
+    def from_pyfile(cls, path: str | os.PathLike[str]) -> Config:
+        """Run a Python file and take its variables; see `from_object`.
+
+        Raises:
+            ConfigError: The file cannot be read or fails, or a name or a value is wrong.
+        """
+        from omnicorn.config.objects import from_pyfile
+
+        return cls._of(*from_pyfile(path))
+
+    @classmethod
+    def _of(cls, values: Mapping[str, object], source: str) -> Config:
+        config = cls()
+        config._take(values, source)
+        config.validate()
+        return config
+
+    def validate(self) -> None:
+        """Check the options against each other; a server does it before it starts.
+
+        Raises:
+            ConfigError: Some exclude each other, or have no effect.
+        """
         if self.uds is not None and self.fd is not None and not self.bind:
             raise ConfigError(
                 "uds and fd are both given: choose one, or list both places in bind", "uds"
             )
         self._check_tls()
+        self._check_proxy_protocol()
+
+    def _check_proxy_protocol(self) -> None:
+        if not self.proxy_protocol:
+            if self.proxy_allow_from != OPTIONS["proxy_allow_from"].default:
+                raise ConfigError(
+                    "proxy_allow_from is for the PROXY protocol, which is off: give "
+                    "proxy_protocol, too",
+                    "proxy_allow_from",
+                )
+        elif not self.proxy_allow_from:
+            raise ConfigError(
+                "proxy_protocol is on, but proxy_allow_from lets nobody speak it, so nobody could "
+                "connect: name the proxies there",
+                "proxy_allow_from",
+            )
+        elif not self._serves_http():
+            raise ConfigError(
+                "proxy_protocol has no effect: no place in bind is for HTTP", "proxy_protocol"
+            )
+
+    def _serves_http(self) -> bool:
+        return any(bind.scheme == "http" for bind in self.binds)
 
     def _check_tls(self) -> None:
         """What would make a server less safe than its operator believes is an error."""
@@ -634,6 +861,12 @@ class Config(_Frozen):
             )
         if len(ways) > 1:
             raise ConfigError(f"{' and '.join(ways)} exclude each other: choose one", ways[1])
+        if not self._serves_http():
+            raise ConfigError(
+                f"{ways[0]} has no effect: no place in bind is for HTTP, and only that is spoken "
+                "over TLS",
+                ways[0],
+            )
         if self.ssl_context is not None:
             idle = [name for name in given if name.startswith("ssl_") and name != "ssl_context"]
         else:
@@ -659,12 +892,16 @@ class Config(_Frozen):
             )
 
     def replace(self, **changes: Any) -> Config:
-        """Return a configuration with some values changed.
+        """Return a copy with some values changed, or none.
 
         Raises:
-            ConfigError: A new value is wrong.
+            ConfigError: A new value is wrong, or the copy as a whole.
         """
-        return Config(**{**vars(self), **changes})
+        copy = object.__new__(Config)
+        vars(copy).update(vars(self))
+        copy._take(changes)
+        copy.validate()
+        return copy
 
     @property
     def tls(self) -> bool:
@@ -684,6 +921,11 @@ class Config(_Frozen):
         if self.uds is not None:
             return (Bind("unix", path=self.uds),)
         return (Bind("tcp", host=check_host(self.host), port=self.port),)
+
+    @property
+    def insecure_binds(self) -> tuple[Bind, ...]:
+        """The places to serve without TLS at, beside `binds`."""
+        return tuple([parse_bind(text) for text in self.insecure_bind])
 
 
 _TLS_NAMES = tuple([row.name for row in OPTIONS.values() if row.group == TLS])

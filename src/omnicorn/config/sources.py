@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from omnicorn.config.options import ENV_PREFIX, OPTIONS, Config, Option
+from omnicorn.config.options import ENV_PREFIX, LIST_HINT, OPTIONS, Config, Option, resolve
 from omnicorn.config.spelling import did_you_mean
 from omnicorn.errors import ConfigError
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 #: Names the file to read; the one variable that is not an option.
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 DEFAULT = "default"
-
-LIST_HINT = " (omnicorn --help lists all)"
 
 _FORMS = {
     "host": "host and port",
@@ -101,6 +99,18 @@ def load(
     sources = {name: merged[name][1] if name in merged else DEFAULT for name in OPTIONS}
     values = {name: value for name, (value, _) in merged.items()}
     return Loaded(Config(**values), sources, path)  # type: ignore[arg-type]
+
+
+def read_toml(path: str | os.PathLike[str]) -> Config:
+    """Read one file and nothing else; see `Config.from_toml`."""
+    label = os.fspath(path)
+    try:
+        content = _bytes(label)
+    except OSError as error:
+        raise ConfigError(f"cannot read {label!r}: {error.strerror}", source=label) from None
+    merged: Layer = {}
+    _lay(merged, _read_toml(label, content, required=True))
+    return Config(**{name: value for name, (value, _) in merged.items()})  # type: ignore[arg-type]
 
 
 def _lay(merged: Layer, layer: Layer) -> None:
@@ -247,19 +257,27 @@ def _read_toml(label: str, content: bytes, *, required: bool) -> Layer:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{label} is not valid TOML: {error}", source=label) from None
     prefix, table = _find_table(label, document, required)
-    layer: Layer = {}
+    values: dict[str, object] = {}
+    keys: dict[str, str] = {}
     for key, value in table.items():
-        source = f"{label} [{prefix}{key}]"
         name = key.replace("-", "_")
-        row = OPTIONS.get(name)
-        if row is None:
+        if name in keys:
             raise ConfigError(
-                f"unknown option {key!r} in {label}{did_you_mean(name, OPTIONS)}{LIST_HINT}",
-                source=source,
+                f"{label} has {name} twice, with - and with _", name, f"{label} [{prefix}{key}]"
             )
-        if name in layer:
-            raise ConfigError(f"{label} has {name} twice, with - and with _", name, source)
-        layer[name] = _from_toml(row, value, source), source
+        values[name] = value
+        keys[name] = key
+    layer: Layer = {}
+
+    def current(name: str) -> object:
+        return layer[name][0] if name in layer else OPTIONS[name].default
+
+    def where(name: str) -> str:
+        return f"{label} [{prefix}{keys[name]}]"
+
+    for row, value, source in resolve(values, current, where, LIST_HINT):
+        assert source is not None
+        layer[row.name] = _from_toml(row, value, source), source
     return layer
 
 

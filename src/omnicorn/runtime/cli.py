@@ -19,8 +19,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from omnicorn.config.options import ENV_PREFIX, OPTIONS, Option
-from omnicorn.config.sources import CONFIG_VARIABLE, DEFAULT, LIST_HINT, Given, Loaded, load
+from omnicorn.config.options import ENV_PREFIX, LIST_HINT, OPTIONS, Option
+from omnicorn.config.sources import CONFIG_VARIABLE, DEFAULT, Given, Loaded, load
 from omnicorn.config.spelling import did_you_mean
 from omnicorn.errors import ConfigError
 
@@ -38,7 +38,7 @@ COMMANDS = (
      "[omnicorn] or [tool.omnicorn]; without it from omnicorn.toml or pyproject.toml in the "
      f"current folder. [env: {CONFIG_VARIABLE}]"),
     (("--print-config",), "", "Print every option with its value and where that comes from."),
-    (("--version",), "", "Print the versions of omnicorn, Python and uvloop."),
+    (("--version",), "", "Print the versions of omnicorn, Python, uvloop and trio."),
     (("-h", "--help"), "", "Print this."),
 )  # fmt: skip
 
@@ -182,9 +182,32 @@ def _unknown(argument: str, flags: dict[str, Option]) -> ConfigError:
         return ConfigError(
             f"unknown flag {flag}: a value stands apart, {flag[:2]} {argument[2:]}", source=flag
         )
+    if explanation := _explain(flag):
+        return ConfigError(f"unknown flag {flag}: {explanation}", source=flag)
     known = [*flags, *(name for names, _, _ in COMMANDS for name in names)]
     known += ["--no-" + name[2:] for name, row in flags.items() if row.is_switch]
     return ConfigError(f"unknown flag {flag}{did_you_mean(flag, known)}{LIST_HINT}", source=flag)
+
+
+def _explain(flag: str) -> str | None:
+    """Return what to do instead of a flag that other servers have."""
+    from omnicorn.config.hypercorn import RENAMED, advice
+
+    name = _ELSEWHERE.get(flag) or flag[2:].replace("-", "_")
+    if name in RENAMED:
+        return f"here it is {OPTIONS[RENAMED[name]].flags[0]}"
+    return advice(name)
+
+
+#: Flags that hypercorn and others have, where they are not called as hypercorn's option.
+_ELSEWHERE = {
+    "-k": "worker_class",
+    "-w": "workers",
+    "--pid": "pid_path",
+    "--pid-file": "pid_path",
+    "--reload": "use_reloader",
+    "--server-name": "server_names",
+}
 
 
 # What the commands print ----------------------------------------------------------------
@@ -197,12 +220,14 @@ def version_text() -> str:
 
     from omnicorn import __version__
 
-    try:
-        uvloop = f"uvloop {version('uvloop')}"
-    except PackageNotFoundError:
-        uvloop = "uvloop not installed"
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"omnicorn {__version__}, {python}, {uvloop}\n"
+    words = [f"omnicorn {__version__}"]
+    words.append(f"{platform.python_implementation()} {platform.python_version()}")
+    for package in ("uvloop", "trio"):
+        try:
+            words.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            words.append(f"{package} not installed")
+    return ", ".join(words) + "\n"
 
 
 def config_text(loaded: Loaded) -> str:

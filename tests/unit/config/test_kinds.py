@@ -13,6 +13,7 @@ from omnicorn.config.kinds import (
     Hsts,
     Integer,
     Kind,
+    LogConfig,
     Permissions,
     Seconds,
     Secret,
@@ -74,6 +75,7 @@ CHOICE = Choice("auto", "on", "off")
         (CertReqs(), "0", "none"),
         (CertReqs(), "1", "optional"),
         (CertReqs(), "2", "required"),
+        (CertReqs(), "CERT_REQUIRED", "required"),
         (Hsts(), "31536000", "max-age=31536000"),
         (Hsts(), "0", "max-age=0"),
         (Hsts(), 'max-age="1"; includeSubDomains', 'max-age="1"; includeSubDomains'),
@@ -151,7 +153,7 @@ def test_text_is_read_as_the_value_it_means(kind: Kind, text: str, value: object
         (Secret("x", "X"), ""),
         (CertReqs(), "3"),
         (CertReqs(), "-1"),
-        (CertReqs(), "CERT_REQUIRED"),
+        (CertReqs(), "CERT_ALL"),
         (Hsts(), ""),
         (Hsts(), "-1"),
         (Hsts(), "1y"),
@@ -190,7 +192,7 @@ def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
         (Text("x", "X"), 1),
         (Switch(), 1),
         (Switch(), "true"),
-        (CHOICE, "ON"),
+        (CHOICE, "of"),
         (CHOICE, None),
         (Integer(0), True),
         (Integer(0), "1"),
@@ -223,6 +225,9 @@ def test_text_that_means_no_value_is_refused(kind: Kind, text: str) -> None:
         (Hsts(), True),
         (Hsts(), 1.0),
         (Hsts(), -1),
+        (LogConfig(), 1),
+        (LogConfig(), ""),
+        (kinds.PLAIN_BIND, "scgi:localhost:80"),
         (TLSContext(), "context"),
         (TLSContext(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)),
         (kinds.SNI, 1),
@@ -269,6 +274,29 @@ def test_what_is_asked_of_clients_may_be_the_number_of_the_standard_library() ->
     assert CertReqs().check(ssl.CERT_NONE) == "none"
     assert CertReqs().check(ssl.CERT_OPTIONAL) == "optional"
     assert CertReqs().check(ssl.CERT_REQUIRED) == "required"
+
+
+def test_a_choice_is_read_without_regard_to_case_from_code_too() -> None:
+    assert CHOICE.check("ON") == "on"
+
+
+def test_a_logging_configuration_is_a_file_or_a_mapping_of_its_own() -> None:
+    mapping = {"version": 1}
+    taken = LogConfig().check(mapping)
+    mapping["version"] = 2
+    assert taken == {"version": 1}
+    assert LogConfig().check("log.ini") == "log.ini"
+
+
+def test_a_mapping_is_shown_as_toml() -> None:
+    mapping = {
+        "version": 1,
+        "x.y": {"a": [True, 0.5, 'q"'], "ext://sys.stdout": {}},
+    }
+    shown = LogConfig().show(mapping)
+    assert "\n" not in shown
+    assert tomllib.loads(f"log_config = {shown}") == {"log_config": mapping}
+    assert LogConfig().show("log.ini") == '"log.ini"'
 
 
 def test_hosts_with_certificates_come_as_text_tuples_or_a_table() -> None:

@@ -64,7 +64,12 @@ def test_no_two_options_share_a_flag_or_a_variable() -> None:
         ("app", 1),
         ("host", ""),
         ("fd", -1),
-        ("loop", "trio"),
+        ("loop", "curio"),
+        ("interface", "asgi"),
+        ("threads", 0),
+        ("log_config", 1),
+        ("proxy_allow_from", ("nonsense",)),
+        ("insecure_bind", ("scgi:localhost:80",)),
         ("backlog", 0),
         ("factory", "yes"),
         ("timeout_body", 0),
@@ -100,18 +105,61 @@ def test_a_bad_value_from_code_names_its_option(name: str, value: Any) -> None:
     assert OPTIONS[name].kind.accepts in str(refusal.value)
 
 
-def test_an_unknown_keyword_is_a_type_error_with_the_nearest_name() -> None:
-    with pytest.raises(TypeError, match="no option 'prot'; did you mean 'port'"):
+def test_an_unknown_keyword_is_an_error_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="unknown option 'prot'; did you mean 'port'"):
         Config(prot=1)  # type: ignore[call-arg]
 
 
-def test_a_configuration_cannot_be_changed() -> None:
+def test_attributes_are_set_and_checked_one_by_one() -> None:
     config = Config(port=1)
-    with pytest.raises(AttributeError, match="never changes"):
-        config.port = 2  # type: ignore[misc]
-    with pytest.raises(AttributeError, match="never changes"):
-        del config.port
-    assert config.port == 1
+    config.port = 2
+    config.bind = ["127.0.0.1:0"]
+    config.timeout_body = 3
+    assert config.port == 2
+    assert tuple(config.bind) == ("127.0.0.1:0",)
+    assert repr(config.timeout_body) == "3.0"
+    with pytest.raises(ConfigError, match=r"^port = 'x': expected a whole number"):
+        config.port = "x"  # type: ignore[assignment]
+    assert config.port == 2
+    assert config == Config(port=2, bind=("127.0.0.1:0",), timeout_body=3)
+    assert Config().port == 8000
+
+
+def test_an_attribute_that_does_not_exist_can_be_neither_set_nor_read() -> None:
+    config = Config()
+    with pytest.raises(ConfigError, match="unknown option 'prot'; did you mean 'port'"):
+        config.prot = 1  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="unknown option 'binds'; did you mean 'bind'"):
+        config.binds = ()  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="has no 'prot'; did you mean 'port'"):
+        config.prot  # type: ignore[attr-defined]  # noqa: B018
+    assert config == Config()
+
+
+def test_attributes_are_set_in_any_order_and_judged_together_when_they_are_used() -> None:
+    config = Config()
+    config.ssl_keyfile = "a"
+    with pytest.raises(ConfigError, match="ssl_keyfile is for TLS"):
+        config.validate()
+    config.ssl_certfile = "b"
+    config.validate()
+
+
+def test_a_copy_does_not_see_what_is_set_later() -> None:
+    config = Config(port=1)
+    copied = config.replace()
+    config.port = 2
+    assert copied.port == 1
+
+
+def test_a_configuration_that_may_change_has_no_hash() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Config())
+
+
+def test_a_subclass_whose_methods_nobody_would_call_is_refused() -> None:
+    with pytest.raises(TypeError, match="ssl_context takes the place of create_ssl_context"):
+        type("Own", (Config,), {})
 
 
 @pytest.mark.parametrize(
@@ -155,15 +203,15 @@ def test_replace_makes_a_checked_copy() -> None:
 
 
 def test_values_are_normalised() -> None:
-    config = Config(timeout_body=2, root_path="/api/", bind=[":80"])  # type: ignore[arg-type]
+    config = Config(timeout_body=2, root_path="/api/", bind=[":80"])
     assert repr(config.timeout_body) == "2.0"
     assert config.root_path == "/api"
     assert config.bind == (":80",)
+    assert Config(log_level="INFO").log_level == "info"  # type: ignore[arg-type]
 
 
 def test_equal_values_make_equal_configurations_given_or_not() -> None:
     assert Config(port=8000) == Config()
-    assert hash(Config(port=8000)) == hash(Config())
     assert Config(port=1) != Config()
     assert Config() != 8000
 
@@ -176,6 +224,7 @@ def test_a_configuration_survives_a_pickle_and_a_copy() -> None:
     config = Config(port=1, headers=(("a", "b"),))
     assert pickle.loads(pickle.dumps(config)) == config
     assert copy.deepcopy(config) == config
+    assert copy.copy(config) == config
 
 
 @pytest.mark.parametrize(
@@ -189,6 +238,10 @@ def test_a_configuration_survives_a_pickle_and_a_copy() -> None:
             Config(bind=(":80", "unix:/b"), uds="/a", port=1),
             (Bind("tcp", host="", port=80), Bind("unix", path="/b")),
         ),
+        (
+            Config(bind=("scgi:localhost:9000", "localhost")),
+            (Bind("tcp", "localhost", 9000, scheme="scgi"), Bind("tcp", "localhost", 8000)),
+        ),
     ],
 )
 def test_binds_are_the_places_to_listen_at_whichever_options_named_them(
@@ -200,6 +253,43 @@ def test_binds_are_the_places_to_listen_at_whichever_options_named_them(
 def test_two_places_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="uds and fd are both given"):
         Config(uds="/a", fd=3)
+
+
+def test_a_list_of_one_place_may_be_that_place() -> None:
+    assert Config(bind="localhost:80").bind == ("localhost:80",)
+
+
+# The PROXY protocol ----------------------------------------------------------------------
+
+
+def test_the_proxy_protocol_is_taken_from_this_machine_unless_others_are_named() -> None:
+    assert Config(proxy_protocol=True).proxy_allow_from == ("127.0.0.1", "::1", "unix")
+    config = Config(proxy_protocol=True, proxy_allow_from="10.0.0.0/8")
+    assert config.proxy_allow_from == ("10.0.0.0/8",)
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "message"),
+    [
+        ({"proxy_allow_from": "*"}, "proxy_allow_from", "PROXY protocol, which is off"),
+        (
+            {"proxy_protocol": True, "proxy_allow_from": ()},
+            "proxy_allow_from",
+            "so nobody could connect",
+        ),
+        (
+            {"proxy_protocol": True, "bind": "scgi:localhost:80"},
+            "proxy_protocol",
+            "no place in bind is for HTTP",
+        ),
+    ],
+)
+def test_a_proxy_protocol_that_could_not_be_spoken_is_an_error(
+    values: dict[str, Any], option: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        Config(**values)
+    assert refusal.value.option == option
 
 
 def test_text_from_a_source_is_read_and_its_source_named() -> None:
@@ -244,7 +334,6 @@ def test_a_context_is_part_of_a_configuration_that_can_be_shown_and_compared() -
     config = Config(ssl_context=own)
     assert repr(config) == f"Config(ssl_context={own!r})"
     assert config == Config(ssl_context=own)
-    assert hash(config) == hash(Config(ssl_context=own))
     assert config != Config(ssl_context=context())
     assert config.replace(port=1).ssl_context is own
 
@@ -269,6 +358,7 @@ def test_a_password_is_not_shown() -> None:
         {"ssl_protocol_min": "tls1.3"},
         {"ssl_ciphers": "a"},
         {"redirect_http": 80},
+        {"insecure_bind": ("localhost:80",)},
         {"hsts": 1},
     ],
 )
@@ -317,6 +407,11 @@ def test_what_is_for_tls_is_an_error_without_it(values: dict[str, Any]) -> None:
             "ssl_ca_certs",
             "ssl_cert_reqs is optional, but no authority is trusted: give ssl_ca_certs",
         ),
+        (
+            {"dev_tls": True, "bind": ("scgi:localhost:80", "uwsgi:localhost:81")},
+            "dev_tls",
+            "dev_tls has no effect: no place in bind is for HTTP",
+        ),
     ],
 )
 def test_what_would_be_less_safe_than_it_looks_is_an_error(
@@ -330,7 +425,7 @@ def test_what_would_be_less_safe_than_it_looks_is_an_error(
 def test_all_of_tls_can_be_configured_together() -> None:
     clients: dict[str, Any] = {"ssl_cert_reqs": 2, "ssl_ca_certs": "d", "ssl_crl": "e"}
     hosts: dict[str, Any] = {"ssl_sni": ("h.example=i,j",)}
-    redirect: dict[str, Any] = {"redirect_http": 80, "hsts": 60}
+    redirect: dict[str, Any] = {"redirect_http": 80, "hsts": 60, "insecure_bind": "localhost:81"}
     config = Config(
         ssl_certfile="a",
         ssl_keyfile="b",
@@ -345,5 +440,6 @@ def test_all_of_tls_can_be_configured_together() -> None:
     assert config.ssl_cert_reqs == "required"
     assert config.ssl_sni == (("h.example", "i", "j"),)
     assert config.hsts == "max-age=60"
+    assert config.insecure_binds == (Bind("tcp", "localhost", 81),)
     Config(dev_tls=True, **clients, **hosts, **redirect)
     Config(ssl_context=context(), **redirect)

@@ -323,8 +323,8 @@ def test_a_bad_value_names_the_file_and_the_key(tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
     write(tmp_path, "root-pth = '/'\n")
-    assert "unknown option 'root-pth' in omnicorn.toml; did you mean 'root_path'?" in str(
-        refusal(tmp_path)
+    assert str(refusal(tmp_path)).startswith(
+        "unknown option 'root_pth' (from omnicorn.toml [root-pth]); did you mean 'root_path'?"
     )
 
 
@@ -403,6 +403,72 @@ def test_a_named_pyproject_must_have_our_table(tmp_path: Path) -> None:
     assert str(error) == "pyproject.toml has no table [tool.omnicorn]"
 
 
+def test_names_of_hypercorn_are_understood_and_their_texts_read(tmp_path: Path) -> None:
+    write(tmp_path, "certfile = 'a'\nkeep-alive-timeout = '2m'\naccesslog = 'b'\nworkers = 1\n")
+    loaded = merge(tmp_path)
+    assert loaded.config == Config(ssl_certfile="a", timeout_keep_alive=120, access_log_file="b")
+    assert loaded.sources["timeout_keep_alive"] == "omnicorn.toml [keep-alive-timeout]"
+    assert loaded.sources["access_log"] == "omnicorn.toml [accesslog]"
+
+
+def test_a_name_of_hypercorn_that_means_nothing_here_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "[omnicorn]\nworkers = 4\n")
+    error = refusal(tmp_path)
+    assert str(error).startswith("workers = 4 (from omnicorn.toml [omnicorn.workers]): ")
+    assert error.option == "workers"
+
+
+def test_a_part_of_an_option_adds_to_what_the_same_file_says(tmp_path: Path) -> None:
+    write(tmp_path, "alt_svc_headers = ['h3=\":1\"']\nheaders = ['a: b']\n")
+    assert merge(tmp_path).config.headers == (("a", "b"), ("alt-svc", 'h3=":1"'))
+
+
+def test_the_mapping_of_a_logging_configuration_stands_in_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "[omnicorn.log_config]\nversion = 1\n")
+    assert merge(tmp_path).config == Config(log_config={"version": 1})
+
+
+def test_variables_have_our_names_alone(tmp_path: Path) -> None:
+    error = refusal(tmp_path, OMNICORN_CERTFILE="a")
+    assert "did you mean 'OMNICORN_SSL_CERTFILE'?" in str(error)
+
+
+# One file alone -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["any.toml", "pyproject.toml"])
+def test_one_file_is_read_alone_as_config_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("OMNICORN_PORT", "1")
+    write(tmp_path, "[tool.omnicorn]\nbind = 'localhost'\ntimeout-body = '2m'\n", name)
+    assert Config.from_toml(tmp_path / name) == Config(bind="localhost", timeout_body=120)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "did you mean 'port'?"),
+        ("port = 'x'", "[port]): expected a whole number"),
+        ("port = 1\nbind = ':1'", "exclude each other"),
+        ("ssl_keyfile = 'a'", "is for TLS, which is off"),
+        ("port: 1", "is not valid TOML"),
+    ],
+)
+def test_one_file_that_is_wrong_is_an_error_that_names_it(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        Config.from_toml(tmp_path / "omnicorn.toml")
+    assert message in str(caught.value)
+
+
+def test_one_file_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read '/absent\.toml': No such file"):
+        Config.from_toml("/absent.toml")
+
+
 # Cost -----------------------------------------------------------------------------------
 
 
@@ -432,6 +498,8 @@ def test_a_plain_start_imports_nothing_that_it_does_not_need(tmp_path: Path) -> 
         "ipaddress",
         "json",
         "logging",
+        "omnicorn.config.hypercorn",
+        "omnicorn.config.objects",
         "socket",
         "tomllib",
     }

@@ -110,6 +110,11 @@ def test_the_config_file_is_no_option() -> None:
         (["--factory=true"], "--factory takes no value; its opposite is --no-factory"),
         (["--no-factory=1"], "--no-factory takes no value; its opposite is --factory"),
         (["--version=1"], "--version takes no value"),
+        (["--workers", "4"], "unknown flag --workers: a server is one process; start several"),
+        (["-w", "4"], "unknown flag -w: a server is one process; start several"),
+        (["--reload"], "unknown flag --reload: the server does not restart itself"),
+        (["-k", "trio"], "unknown flag -k: here it is --loop"),
+        (["--keyfile-password=x"], "--keyfile-password: here it is --ssl-keyfile-password"),
         (["a:b", "c:d"], "two applications are given, 'a:b' and 'c:d'"),
     ],
 )
@@ -214,6 +219,9 @@ def test_print_config_names_every_option_value_and_source(
         ["--ssl-certfile", "a", "--ssl-sni", "b.example=c,d", "--ssl-sni=*.b.example=e"],
         ["--dev-tls", "--redirect-http", "80", "--hsts", "31536000"],
         ["--certfile", "a", "--ssl-cert-reqs", "2", "--ca-certs", "b", "--ssl-crl", "c"],
+        ["--bind", "scgi:unix:/a", "--bind", "localhost", "--loop", "trio", "--threads", "4"],
+        ["--dev-tls", "--insecure-bind", "localhost:80", "--interface", "wsgi"],
+        ["--proxy-protocol", "--proxy-allow-from", "10.0.0.0/8,unix"],
     ],
 )
 def test_what_print_config_prints_is_a_file_that_means_the_same(
@@ -244,13 +252,14 @@ def test_print_config_keeps_a_password_to_itself(
 
 def test_version_names_what_a_bug_report_needs(capsys: Capture) -> None:
     assert main(["--version"]) == 0
-    name, python, uvloop = capsys.readouterr().out.rstrip("\n").split(", ")
+    name, python, uvloop, trio = capsys.readouterr().out.rstrip("\n").split(", ")
     assert name == f"omnicorn {omnicorn.__version__}"
     assert python.split()[1] == ".".join(str(part) for part in sys.version_info[:3])
     assert uvloop.startswith("uvloop ")
+    assert trio.startswith("trio ")
 
 
-def test_version_says_when_uvloop_is_not_installed(
+def test_version_says_when_uvloop_and_trio_are_not_installed(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import importlib.metadata
@@ -260,7 +269,7 @@ def test_version_says_when_uvloop_is_not_installed(
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     main(["--version"])
-    assert capsys.readouterr().out.endswith(", uvloop not installed\n")
+    assert capsys.readouterr().out.endswith(", uvloop not installed, trio not installed\n")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
