@@ -70,6 +70,8 @@ class RequestHead:
         has_body: Whether ``on_data``/``on_end`` will follow.
         upgrade: The ``upgrade`` field's value where the connection offers one, lower-case.
         trailers: Whether the client said ``TE: trailers``.
+        root_path: Where the application is mounted, if a front server says so; `path` and
+            `raw_path` contain it. None: the configuration says it, and they do not.
         template: The bridge's memory of it; None at first. All else is immutable.
     """
 
@@ -99,6 +101,7 @@ class RequestHead:
     has_body: bool
     upgrade: bytes | None
     trailers: bool
+    root_path: str | None = None
     template: dict[str, Any] | None
 
 
@@ -137,6 +140,13 @@ class Loop(Protocol):
 
     @property
     def call_soon(self) -> Callable[[Callable[[], object]], object]: ...
+
+    @property
+    def call_soon_threadsafe(self) -> Callable[[Callable[[], object]], object]:
+        """`call_soon` from any thread, which wakes the loop; the loop's own may call it, too.
+
+        Raises RuntimeError once the loop has ended.
+        """
 
     @property
     def call_at(self) -> Callable[[float, Callable[[], object]], Timer]: ...

@@ -1,8 +1,9 @@
 """An application's turn: its task for one scope, started, judged at its end, cancelled.
 
-What this file alone decides: which exceptions of an application are errors of its own, and
-that an exchange it leaves unfinished is finished for it. What the messages are, and how
-an exchange ends, the subclasses say; there is one for each type of scope.
+`Exchange` is what a connection sees of it. What this file alone decides: which exceptions of
+an application are errors of its own, and that an exchange it leaves unfinished is finished
+for it. What the messages are, and how an exchange ends, the subclasses say; there is one for
+each type of scope.
 
 Invariant: `Carrier.on_cycle_end` is called once for each cycle whose task was started.
 """
@@ -40,8 +41,87 @@ class Carrier(Protocol):
         """The application is through with this exchange; *error* is its own fault."""
 
 
-class Cycle:
-    """One scope's exchange with its application; also its own access-log record.
+class Exchange:
+    """A request and its response, whatever answers; also its own access-log record.
+
+    Attributes:
+        status: The response's status; 0 before it is known.
+        response_headers: The response's fields as the application gave them.
+        sent: Content bytes handed over so far.
+        began: The loop's time when the head was complete; set only where the log asks.
+        duration: Seconds from there to the end of the response; set only where it asks.
+        task: What runs the application.
+        finished: The application has returned.
+    """
+
+    began: float
+    duration: float
+    response_headers: Sequence[tuple[bytes, bytes]]
+    sent: int
+    status: int
+    task: Task | None
+    finished: bool
+    _carrier: Any
+    """A `Carrier`, and what the subclass needs besides."""
+    _phase: int
+    _stream: Stream
+
+    __slots__ = (
+        "_carrier",
+        "_phase",
+        "_stream",
+        "began",
+        "duration",
+        "finished",
+        "response_headers",
+        "sent",
+        "status",
+        "task",
+    )
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """As given to an ASGI application."""
+        raise NotImplementedError
+
+    def run(self) -> Any:
+        """What the service's ``spawn`` takes to run the application."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Give up the application's run."""
+        raise NotImplementedError
+
+    def disconnect(self) -> None:
+        """The server stops: tell the application, if that can be."""
+        raise NotImplementedError
+
+    def on_writable(self) -> None:
+        """The peer reads again."""
+        raise NotImplementedError
+
+    def refuse(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer in the application's place, and let the connection be closed."""
+        self._phase = DONE
+        self.status = status
+        self.sent = len(reason)
+        self.response_headers = [
+            *headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(reason)),
+            (b"connection", b"close"),
+        ]
+        self._wake()
+        self._stream.send_head(status, self.response_headers)
+        self._stream.send_data(reason, True)
+
+    def _wake(self) -> None:
+        """Let what waits for the peer look again."""
+        raise NotImplementedError
+
+
+class Cycle(Exchange):
+    """One scope's exchange with its application.
 
     Args:
         app: The ASGI 3 application.
@@ -51,38 +131,18 @@ class Cycle:
 
     Attributes:
         scope: As given to the application.
-        status: The response's status; 0 before it is known.
-        response_headers: The response's fields as the application gave them.
-        sent: Content bytes handed over so far.
-        began: The loop's time when the head was complete; set only where the log asks.
-        duration: Seconds from there to the end of the response; set only where it asks.
-        task: The application's task.
-        finished: The application has returned.
     """
 
-    began: float
-    duration: float
-    _carrier: Any
-    """A `Carrier`, and what the subclass needs besides."""
+    scope: dict[str, Any]
 
     __slots__ = (
         "_app",
         "_cancelled",
-        "_carrier",
         "_entered",
-        "_phase",
         "_readers",
-        "_stream",
         "_told",
         "_writers",
-        "began",
-        "duration",
-        "finished",
-        "response_headers",
         "scope",
-        "sent",
-        "status",
-        "task",
     )
 
     def __init__(
@@ -149,7 +209,7 @@ class Cycle:
             elif result is not None:
                 error = ASGIError(f"the application returned {result!r:.80} instead of None")
         except Exception as exc:
-            if not (self._phase >= DONE or self._told) or not _only_disconnects(exc, self._told):
+            if not (self._phase >= DONE or self._told) or not only_disconnects(exc, self._told):
                 error = exc
         except BaseException as exc:
             if not self._cancelled:
@@ -174,21 +234,6 @@ class Cycle:
             # Cancelled before its first step, a task never gets to `run`.
             self.finished = True
             self._carrier.on_cycle_end(self, None)
-
-    def refuse(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer in the application's place, and let the connection be closed."""
-        self._phase = DONE
-        self.status = status
-        self.sent = len(reason)
-        self.response_headers = [
-            *headers,
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(reason)),
-            (b"connection", b"close"),
-        ]
-        self._wake()
-        self._stream.send_head(status, self.response_headers)
-        self._stream.send_data(reason, True)
 
     # ------------------------------------------------------------------ waiting
 
@@ -228,7 +273,7 @@ def wake(waiters: list[Waiter]) -> None:
             waiter.set_result(None)
 
 
-def _only_disconnects(error: BaseException, told: bool = False) -> bool:
+def only_disconnects(error: BaseException, told: bool = False) -> bool:
     """Whether an exception is nothing but the peer's leaving, alone or in groups.
 
     Frameworks turn `ClientDisconnected` into an exception of their own: explicitly
@@ -237,11 +282,11 @@ def _only_disconnects(error: BaseException, told: bool = False) -> bool:
     having met ours. A bug in a clean-up that runs meanwhile is still a bug.
     """
     if isinstance(error, BaseExceptionGroup):
-        return all(_only_disconnects(one, told) for one in error.exceptions)
+        return all(only_disconnects(one, told) for one in error.exceptions)
     if isinstance(error, ClientDisconnected):
         return True
     if error.__cause__ is not None:
-        return _only_disconnects(error.__cause__, told)
+        return only_disconnects(error.__cause__, told)
     if "disconnect" not in type(error).__name__.lower():
         return False
-    return told or (error.__context__ is not None and _only_disconnects(error.__context__))
+    return told or (error.__context__ is not None and only_disconnects(error.__context__))

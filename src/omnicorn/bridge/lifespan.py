@@ -54,6 +54,11 @@ class Lifespan:
         self._waiters: list[Waiter] = []
         self.state: dict[str, Any] | None = None
 
+    @property
+    def is_starting(self) -> bool:
+        """The application has not answered whether it starts."""
+        return not self._over and not self._answers
+
     async def startup(self) -> None:
         """Start the application.
 
@@ -101,6 +106,11 @@ class Lifespan:
         """Give up waiting for the application: cancel its lifespan."""
         if self._task is not None and not self._over:
             self._task.cancel()
+
+    def abandon(self) -> None:
+        """Wait no longer, not even for the end of what was cancelled."""
+        self._over = True
+        self._notify()
 
     async def _answer(self, phase: str) -> None:
         done = (f"{phase}.complete", f"{phase}.failed")

@@ -39,8 +39,8 @@ def http_scope(
         client: ``(host, port)``, or None behind an unnamed unix socket.
         server: ``(host, port)``, or ``(path, None)`` for a unix socket.
         root_path: The prefix the application is mounted at, the same for all uses of
-            *head*; ``path`` contains it, so it is
-            put in front of what the (prefix-stripping) proxy sent.
+            *head*, unless that has one itself. The scope's ``path`` contains it, so it is put in
+            front of what the (prefix-stripping) proxy sent.
         state: The lifespan's state, copied shallowly; None where lifespan is not supported.
         extensions: What the carrier offers, copied shallowly.
     """
@@ -48,7 +48,7 @@ def http_scope(
     if template:
         scope = template.copy()
     else:
-        scope = _template(head, root_path)
+        scope = scope_template(head, root_path)
         # Worth keeping for the second of equal requests; most heads have none.
         head.template = _SEEN if template is None else scope.copy()
     scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
@@ -81,11 +81,18 @@ def websocket_scope(
     return scope
 
 
-def _template(head: RequestHead, root_path: str) -> dict[str, Any]:
-    """What the scopes of equal requests have in common, every key in its place."""
+def scope_template(head: RequestHead, root_path: str) -> dict[str, Any]:
+    """What the scopes of equal requests have in common, every key in its place.
+
+    Args:
+        head: The request.
+        root_path: The prefix the application is mounted at.
+    """
     path = head.path
     raw_path = head.raw_path
-    if root_path and path != "*":  # the asterisk of OPTIONS names no path
+    if head.root_path is not None:
+        root_path = head.root_path
+    elif root_path and path != "*":  # the asterisk of OPTIONS names no path
         path = root_path + path
         raw_path = encode_path(root_path) + raw_path
     return {

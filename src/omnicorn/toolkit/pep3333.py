@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     Head = tuple[int, list[tuple[bytes, bytes]]]
 
 __all__ = [
+    "SAME_FOR_ALL",
     "DuplicateHeaderLimitExceeded",
     "FilePart",
     "FileWrapper",
     "InputStream",
     "Sink",
     "WsgiResponse",
+    "add_headers",
     "build_environ",
+    "native",
 ]
 
 BLOCK: Final = 65536
@@ -57,7 +60,7 @@ class DuplicateHeaderLimitExceeded(ValueError):
     """A request repeats one header more often than ``duplicate_header_limit`` allows."""
 
 
-_SAME_FOR_ALL: Environ = {
+SAME_FOR_ALL: Environ = {
     "wsgi.version": (1, 0),
     # A thread for each request; there may be other processes, nobody can tell.
     "wsgi.multithread": True,
@@ -83,7 +86,7 @@ def _variable(name: bytes) -> str:
     return variable
 
 
-def _native(text: str) -> str:
+def native(text: str) -> str:
     """PEP 3333's "bytes as unicode": each character is one byte of the UTF-8 form."""
     if text.isascii():
         return text
@@ -115,13 +118,13 @@ def build_environ(
     query = scope["query_string"].decode("latin-1")
     environ = {
         "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": _native(root),
-        "PATH_INFO": _native(path),
+        "SCRIPT_NAME": native(root),
+        "PATH_INFO": native(path),
         "QUERY_STRING": query,
         "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
-        **_SAME_FOR_ALL,
+        **SAME_FOR_ALL,
         "wsgi.url_scheme": scope.get("scheme", "http"),
         "wsgi.input": body,
         "wsgi.errors": sys.stderr,
@@ -139,8 +142,18 @@ def build_environ(
     if client:
         environ["REMOTE_ADDR"] = client[0]
         environ["REMOTE_PORT"] = str(client[1])
+    add_headers(environ, scope["headers"], duplicate_header_limit)
+    return environ
+
+
+def add_headers(
+    environ: Environ,
+    headers: Iterable[tuple[bytes, bytes]],
+    duplicate_header_limit: int | None = None,
+) -> None:
+    """Put a request's headers into its environ; for the arguments see `build_environ`."""
     repeated: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
+    for name, value in headers:
         variable = _variables.get(name)
         if variable is None:
             variable = _variable(name)
@@ -161,7 +174,6 @@ def build_environ(
             )
         # RFC 9113 §8.2.3: cookie crumbs are put together with "; ", all else RFC 9110 §5.3.
         environ[variable] = ("; " if variable == "HTTP_COOKIE" else ",").join(values)
-    return environ
 
 
 # ---------------------------------------------------------------------------- the request body
@@ -342,6 +354,10 @@ class Sink(Protocol):
 _NO_CONTENT = (204, 304)
 _FORBIDDEN = re.compile("[\0\r\n]")
 
+# What was checked before, and what became of it; both bounded.
+_codes: dict[str, int] = {}
+_pairs: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+
 
 class WsgiResponse:
     """``start_response`` and ``write`` of one request, and the loop over the blocks.
@@ -392,14 +408,27 @@ class WsgiResponse:
                 "start_response was called a second time without exc_info: only an error may "
                 "replace a response that was begun"
             )
-        code = _status_code(status)
+        code = _codes.get(status) if type(status) is str else None
+        if code is None:
+            code = _status_code(status)
         headers = []
         length = None
         header: Any
         for header in response_headers:
             try:
+                known = _pairs.get(header)
+            except TypeError:  # a list, or something in it that is no str
+                known = None
+            if known is not None:
+                headers.append(known)
+                continue
+            try:
                 name, value = header
                 lowered = name.lower()
+                if lowered == "content-length" and _is_number(value):
+                    length = int(value)
+                    headers.append((b"content-length", value.encode()))
+                    continue
                 is_forbidden = _FORBIDDEN.search(name) or _FORBIDDEN.search(value)
             except (TypeError, ValueError, AttributeError):
                 raise TypeError(f"a header is a pair of str, not {header!r:.80}") from None
@@ -417,9 +446,13 @@ class WsgiResponse:
                     f"the header {name!r} is not latin-1: {value!r:.80}; encode it (RFC 8187, "
                     "RFC 2047), or pass UTF-8 as value.encode().decode('latin-1')"
                 ) from None
+            headers.append(pair)
             if lowered == "content-length":
                 length = _content_length(value)
-            headers.append(pair)
+            elif len(name) + len(value) <= 128 and type(header) is tuple:
+                if len(_pairs) >= 512:
+                    _pairs.clear()
+                _pairs[header] = pair
         self._head = code, headers
         self._length = length
         return self.write
@@ -571,8 +604,16 @@ def _status_code(status: str) -> int:
         raise TypeError(f"a status is a str such as '200 OK', not {status!r:.80}")
     code = status[:3]
     if len(code) == 3 and code.isascii() and code.isdigit() and status[3:4] in ("", " "):
-        return int(code)
+        number = int(code)
+        if len(_codes) < 128 and len(status) <= 64:
+            _codes[status] = number
+        return number
     raise ValueError(f"a status is three digits and a reason, such as '200 OK', not {status!r:.80}")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number as it usually comes, neither spaced nor absurdly long."""
+    return type(value) is str and len(value) < 20 and value.isdigit() and value.isascii()
 
 
 def _content_length(value: str) -> int:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import threading
 from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -184,6 +185,7 @@ class ManualLoop:
         self._timers: list[ManualTimer] = []
         self._order = 0
         self._held: list[ManualWaiter] = []
+        self._from_threads = threading.Semaphore(0)
         self.failures: list[BaseException] = []
         self.hold_blocking = False
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
@@ -197,6 +199,10 @@ class ManualLoop:
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         self._ready.append(callback)
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        self._ready.append(callback)
+        self._from_threads.release()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> ManualTimer:
         self._order += 1
@@ -290,6 +296,23 @@ class ManualLoop:
             self.run_until_idle()
             raise RuntimeError(f"{coro!r:.120} waits for something that nobody is about to do")
         return results[0]
+
+    def run_until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        """Run what is ready and what threads ask for, until *condition* holds.
+
+        Args:
+            condition: Asked again after each call from a thread.
+            seconds: Of the real clock, that a thread may take for its next call.
+
+        Raises:
+            RuntimeError: No thread called in that time.
+            BaseException: As for `run_until_idle`.
+        """
+        self.run_until_idle()
+        while not condition():
+            if not self._from_threads.acquire(timeout=seconds):
+                raise RuntimeError("no thread has called, and what was waited for has not come")
+            self.run_until_idle()
 
     def release_blocking(self) -> None:
         """Let the calls held by `hold_blocking` run; follow it by `run_until_idle`."""

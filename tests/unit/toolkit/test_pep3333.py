@@ -835,3 +835,44 @@ def test_a_file_wrapper_needs_no_server() -> None:
     file.close = lambda: closed.append("yes")  # type: ignore[attr-defined]
     FileWrapper(file, 1).close()
     assert closed == ["yes"]
+
+
+def test_headers_that_come_again_are_checked_once_and_stay_as_they_are() -> None:
+    for _ in range(3):
+        response = WsgiResponse(Recorder())
+        response.start_response("200 OK", [("X-One", "1"), ("X-ONE", "1"), ("x-one", "\xe9")])
+        head = response._take_head()
+        assert head == (200, [(b"x-one", b"1"), (b"x-one", b"1"), (b"x-one", b"\xe9")])
+
+
+def test_what_is_remembered_of_headers_is_bounded() -> None:
+    for number in range(3000):
+        WsgiResponse(Recorder()).start_response("200 OK", [("X-Number", str(number))])
+        WsgiResponse(Recorder()).start_response("200 OK", [("X-Long", "x" * number)])
+    assert len(pep3333._pairs) <= 512
+    assert all(len(name) + len(value) <= 128 for name, value in pep3333._pairs)
+    for number in range(300):
+        WsgiResponse(Recorder()).start_response(f"200 Reason {number}", [])
+    assert len(pep3333._codes) <= 128
+
+
+@pytest.mark.parametrize("pair", [["X-One", "1"], ("X-One", ["1"]), ("X-One", b"1"), ("X-One", 1)])
+def test_headers_that_are_no_pairs_of_str_are_refused_each_time(pair: Any) -> None:
+    start_response = WsgiResponse(Recorder()).start_response
+    if pair == ["X-One", "1"]:  # the server need not be strict
+        start_response("200 OK", [pair])
+        return
+    for _ in range(2):
+        with pytest.raises(TypeError, match="a header is a pair of str"):
+            start_response("200 OK", [pair])
+
+
+@pytest.mark.parametrize("value", ["5", " 5 ", "0" * 30 + "5"])
+def test_a_content_length_counts_however_it_is_written(value: str) -> None:
+    sink = Recorder()
+    response = WsgiResponse(sink)
+    app = answer([b"hello, and more"], [("Content-Length", value)])
+    assert response.run(app, {}) == (
+        (200, [(b"content-length", value.encode())]),
+        [b"hello"],
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,23 @@ def test_after_a_jump_timers_fire_late(loop: ManualLoop) -> None:
     loop.jump(5.0)
 
     assert seen == [began + 5.0]
+
+
+def test_a_thread_can_ask_for_a_callback_and_be_waited_for(loop: ManualLoop) -> None:
+    seen: list[int] = []
+
+    def ask() -> None:
+        for number in range(3):
+            loop.call_soon_threadsafe(partial(seen.append, number))
+
+    thread = threading.Thread(target=ask)
+    loop.call_soon(thread.start)
+    loop.run_until(lambda: len(seen) == 3)
+    thread.join()
+
+    assert seen == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="no thread has called"):
+        loop.run_until(lambda: False, seconds=0.0)
 
 
 def test_timers_of_one_time_fire_in_the_order_they_were_set(loop: ManualLoop) -> None:

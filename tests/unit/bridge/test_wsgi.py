@@ -1,0 +1,909 @@
+"""A WSGI application's exchange, over connections in memory and with real threads.
+
+The clock is moved by hand, as everywhere; a thread's next step is waited for by
+`ManualLoop.run_until`, which ends as soon as the thread has called.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+from wsgiref.validate import validator
+
+import pytest
+from tests.conftest import Served, request
+from tests.http2_client import Http2Client
+from tests.wsgi_apps import answer, answer_file
+
+from omnicorn.bridge.wsgi import Wsgi
+from omnicorn.connections.service import Timeouts
+from omnicorn.errors import ClientDisconnected
+from omnicorn.http.limits import Limits
+from omnicorn.ports import HIGH_WATER
+from omnicorn.transports.inproc import ManualLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE = 10.0
+LENGTH = ("Content-Length", "2")
+
+
+class World(Served):
+    """A service that runs a WSGI application in threads."""
+
+    def __init__(
+        self, app: Any, threads: int = 4, sendfile: bool = False, root_path: str = "", **more: Any
+    ) -> None:
+        loop = ManualLoop(sendfile=sendfile)
+        self.wsgi = Wsgi(app, loop, threads, root_path)
+        super().__init__(loop, app, {}, wsgi=self.wsgi, root_path=root_path, **more)
+
+    def ask(self, data: bytes, *, until: Callable[[], object] | None = None) -> bytes:
+        """Send a segment, wait until all exchanges are over; returns what came back."""
+        self.peer.send(data)
+        self.loop.run_until_idle()
+        return self.rest(until)
+
+    def rest(self, until: Callable[[], object] | None = None) -> bytes:
+        self.loop.run_until(until or (lambda: not self.service.active))
+        return self.peer.take()
+
+    def fetch(self, path: str = "/", *fields: str, method: str = "GET") -> bytes:
+        return self.ask(request(method, path, *fields))
+
+
+@pytest.fixture
+def world() -> Iterator[Callable[..., World]]:
+    made: list[World] = []
+
+    def make(app: Any, **options: Any) -> World:
+        made.append(World(app, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.service.cancel()
+        each.loop.run_until_idle()
+        each.wsgi.threads.stop()
+        assert each.wsgi.threads.count == 0
+        assert each.service.active == 0
+        assert not each.service.stragglers
+
+
+Make = Any
+
+
+class Gate:
+    """Where an application waits for the test, and the test for the application."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.open.wait(PATIENCE)
+
+
+class Closing:
+    """An iterable that notes how often it was closed, and in which thread."""
+
+    def __init__(self, blocks: Any) -> None:
+        self.blocks = blocks
+        self.closed: list[threading.Thread] = []
+        self.event = threading.Event()
+
+    def __iter__(self) -> Any:
+        return iter(self.blocks)
+
+    def close(self) -> None:
+        self.closed.append(threading.current_thread())
+        self.event.set()
+
+
+def echo(environ: Any, start_response: Any) -> Any:
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def environ_of(make: Make, data: bytes, **options: Any) -> dict[str, Any]:
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append(environ)
+        start_response("200 OK", [])
+        return []
+
+    make(app, **options).ask(data)
+    return seen[0]
+
+
+# ---------------------------------------------------------------- the environ
+
+
+def test_the_environ_of_a_request(world: Make) -> None:
+    environ = environ_of(
+        world,
+        request("GET", "/a%20b/%C3%A9?x=1&y", "x-custom: 1", "x-custom: 2", "cookie: a=1"),
+    )
+    assert isinstance(environ.pop("wsgi.input"), io.BytesIO)
+    assert environ.pop("wsgi.errors") is not None
+    assert environ.pop("wsgi.file_wrapper") is not None
+    assert environ == {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/a b/\xc3\xa9",
+        "QUERY_STRING": "x=1&y",
+        "REQUEST_URI": "/a%20b/%C3%A9?x=1&y",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "192.0.2.80",
+        "SERVER_PORT": "80",
+        "REMOTE_ADDR": "192.0.2.1",
+        "REMOTE_PORT": "50000",
+        "HTTP_HOST": "example.org",
+        "HTTP_X_CUSTOM": "1,2",
+        "HTTP_COOKIE": "a=1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+
+
+def test_the_root_path_is_the_script_name(world: Make) -> None:
+    environ = environ_of(world, request("GET", "/x"), root_path="/caf\xe9")
+    assert environ["SCRIPT_NAME"] == "/caf\xc3\xa9"
+    assert environ["PATH_INFO"] == "/x"
+    assert environ["REQUEST_URI"] == "/caf%C3%A9/x"
+
+
+def test_the_asterisk_is_no_path(world: Make) -> None:
+    environ = environ_of(world, request("OPTIONS", "*"))
+    assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
+
+
+def test_equal_requests_have_an_environ_each(world: Make) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        assert "changed" not in environ
+        assert environ["HTTP_HOST"] == "example.org"
+        seen.append(environ)
+        environ["changed"] = environ["HTTP_HOST"] = "changed"
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app)
+    for _ in range(4):
+        assert b"200 OK" in served.fetch("/same", "accept: */*")
+    assert len({id(environ) for environ in seen}) == 4
+
+
+def test_a_chunked_body_that_is_all_there_has_its_length(world: Make) -> None:
+    data = request("POST", "/", "transfer-encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n"
+    environ = environ_of(world, data)
+    assert environ["CONTENT_LENGTH"] == "3"
+
+
+def test_a_body_of_unknown_length_is_waited_for_before_a_thread_is_taken(world: Make) -> None:
+    seen: list[tuple[str | None, bytes]] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        assert "HTTP_TRANSFER_ENCODING" not in environ
+        seen.append((environ.get("CONTENT_LENGTH"), environ["wsgi.input"].read()))
+        start_response("200 OK", [])
+        return []
+
+    served = world(app)
+    served.send(request("POST", "/", "transfer-encoding: chunked") + b"3\r\nabc\r\n")
+    assert served.wsgi.threads.count == 0
+    assert b"200 OK" in served.ask(b"3\r\ndef\r\n0\r\n\r\n")
+    assert seen == [("6", b"abcdef")]
+
+
+def test_a_body_of_unknown_length_that_is_long_is_read_as_it_comes(world: Make) -> None:
+    gate = Gate()
+    seen: list[int] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        assert "CONTENT_LENGTH" not in environ
+        gate()
+        seen.append(len(environ["wsgi.input"].read()))
+        start_response("200 OK", [])
+        return []
+
+    served = world(app)
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    served.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
+    assert gate.reached.wait(PATIENCE)
+    gate.open.set()
+    served.send(chunk)
+    assert b"200 OK" in served.ask(b"0\r\n\r\n")
+    assert seen == [131072]
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "late", "cancel"])
+@pytest.mark.parametrize("framing", ["transfer-encoding: chunked", "content-length: 100"])
+def test_a_peer_that_leaves_in_a_body_that_is_waited_for_is_forgotten(
+    world: Make, how: str, framing: str
+) -> None:
+    served = world(echo)
+    served.send(request("POST", "/", framing) + b"3\r\nabc\r\n")
+    assert served.service.active == 1
+    if how == "late":
+        served.loop.advance(60.0)
+    elif how == "cancel":
+        served.service.cancel()
+    else:
+        getattr(served.peer, how)()
+        served.loop.run_until_idle()
+    assert served.service.active == 0
+    assert served.wsgi.threads.count == 0
+
+
+def test_each_request_has_context_variables_of_its_own(world: Make) -> None:
+    import contextvars
+
+    variable = contextvars.ContextVar("variable", default=0)
+    seen: list[int] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append(variable.get())
+        variable.set(1)
+        start_response("200 OK", [])
+        return []
+
+    served = world(app, threads=1)
+    served.fetch()
+    served.fetch()
+    assert seen == [0, 0]
+
+
+# ---------------------------------------------------------------- the response
+
+
+@pytest.mark.parametrize("blocks", [[b"hi"], (b"h", b"i"), [b"", b"hi", b""]])
+def test_a_list_leaves_in_one_write_with_its_head(world: Make, blocks: Any) -> None:
+    served = world(answer(blocks, [("X-One", "1")]))
+    assert served.fetch() == b"HTTP/1.1 200 OK\r\nx-one: 1\r\ncontent-length: 2\r\n\r\nhi"
+    assert len(served.peer.writes) == 1
+
+
+def test_a_framework_response_leaves_in_one_write_too(world: Make) -> None:
+    """An iterable of one block, whose length is announced."""
+    body = Closing([b"hi"])
+    served = world(answer(body, [LENGTH]))
+    assert served.fetch() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+    assert len(served.peer.writes) == 1
+    assert len(body.closed) == 1
+
+
+def test_requests_follow_each_other_on_a_connection(world: Make) -> None:
+    served = world(echo)
+    for number in range(5):
+        body = b"%d" % number
+        assert served.ask(request("POST", "/", body=body)).endswith(b"\r\n\r\n" + body)
+    two = request("GET", "/") + request("GET", "/")
+    served.ask(two, until=lambda: served.peer.received.count(b"200 OK") == 7)
+
+
+def test_blocks_leave_as_they_come(world: Make) -> None:
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"one"
+        gate()
+        yield b"two"
+
+    served = world(app)
+    first = served.ask(request("GET"), until=lambda: b"one" in served.peer.received)
+    assert first == b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n"
+    gate.open.set()
+    assert served.rest() == b"3\r\ntwo\r\n0\r\n\r\n"
+
+
+def test_write_sends_before_what_is_returned(world: Make) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [("Content-Length", "4")])
+        write(b"on")
+        write(b"e")
+        return [b"!"]
+
+    assert world(app).fetch().endswith(b"\r\n\r\none!")
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "wire"),
+    [
+        ("HEAD", "200 OK", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"),
+        ("GET", "204 No Content", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "304 Not Modified", b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    ],
+)
+def test_what_may_have_no_content_has_none(
+    world: Make, method: str, status: str, wire: bytes
+) -> None:
+    headers = [LENGTH] if method == "HEAD" else []
+    assert world(answer([b"hi"], headers, status)).fetch(method=method) == wire
+
+
+def test_equal_headers_stay_apart(world: Make) -> None:
+    served = world(answer([b""], [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]))
+    assert b"set-cookie: a=1\r\nset-cookie: b=2\r\n" in served.fetch()
+
+
+def test_a_thread_waits_while_its_peer_does_not_read(world: Make) -> None:
+    produced: list[int] = []
+    block = b"x" * 16384
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", str(len(block) * 200))])
+        for number in range(200):
+            produced.append(number)
+            yield block
+
+    served = world(app)
+    served.peer.pause()
+    transport = served.peer.transport
+    served.ask(request("GET"), until=lambda: not transport._writing)
+    served.loop.run_until_idle()
+    # The peer's window, the transport, the engine and the thread's own: each is bounded.
+    assert len(produced) * len(block) < 6 * HIGH_WATER
+    served.peer.resume()
+    served.loop.run_until(lambda: served.service.active == 0)
+    assert len(produced) == 200
+    assert served.peer.received.endswith(block)
+    assert len(served.peer.received) > 200 * len(block)
+
+
+def test_a_peer_that_never_reads_is_cut_and_the_iterable_closed(world: Make) -> None:
+    body = Closing(b"x" * 16384 for _ in range(1000))
+    served = world(answer(body), timeouts=Timeouts(write=5.0))
+    served.peer.pause()
+    served.ask(request("GET"), until=lambda: not served.peer.transport._writing)
+    served.loop.advance(20.0)
+    served.loop.run_until(lambda: not served.service.active)
+    assert body.event.wait(PATIENCE)
+    assert len(body.closed) == 1
+    assert served.peer.was_reset
+
+
+# ---------------------------------------------------------------- the request body
+
+
+def test_a_long_body_is_read_as_it_comes(world: Make) -> None:
+    seen: list[bytes] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.input"]
+        seen.append(body.read(2))
+        seen.append(body.readline())
+        seen.append(body.read())
+        start_response("200 OK", [])
+        return []
+
+    served = world(app)
+    served.send(request("POST", "/", "content-length: 70000"))
+    for piece in (b"ab", b"c", b"\nde", b"f" * 69994):
+        served.send(piece)
+    served.rest()
+    assert seen == [b"ab", b"c\n", b"de" + b"f" * 69994]
+
+
+def test_a_short_body_is_waited_for_before_a_thread_is_taken(world: Make) -> None:
+    served = world(echo)
+    served.send(request("POST", "/", "content-length: 65536") + b"x" * 65535)
+    assert served.wsgi.threads.count == 0
+    assert served.ask(b"y").endswith(b"xy")
+
+
+def test_reading_pauses_while_the_application_does_not_read(world: Make) -> None:
+    gate = Gate()
+    size = 10 * HIGH_WATER
+    got: list[int] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        gate()
+        got.append(len(environ["wsgi.input"].read()))
+        start_response("200 OK", [])
+        return []
+
+    served = world(app)
+    served.send(request("POST", "/", f"content-length: {size}"))
+    assert gate.reached.wait(PATIENCE)
+    for _ in range(10):
+        served.send(b"x" * HIGH_WATER)
+    assert not served.peer.transport.is_reading
+    assert served.peer.waiting >= 7 * HIGH_WATER
+    gate.open.set()
+    assert b"200 OK" in served.rest()
+    assert got == [size]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_peer_is_told_to_continue_only_if_the_body_is_read(world: Make, reads: bool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        if reads:
+            assert environ["wsgi.input"].read() == b"ab"
+        start_response("200 OK", [])
+        return []
+
+    served = world(app)
+    data = request("POST", "/", "content-length: 2", "expect: 100-continue")
+    if not reads:
+        answer = served.ask(data)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in answer
+        return
+    told = served.ask(data, until=lambda: served.peer.received)
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert served.ask(b"ab").startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_body_that_does_not_come_ends_at_its_deadline(world: Make) -> None:
+    raised: list[BaseException] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            raised.append(error)
+            raise
+        return []
+
+    served = world(app, timeouts=Timeouts(body=5.0))
+    served.send(request("POST", "/", "content-length: 70000") + b"ab")
+    served.loop.advance(6.0)
+    assert served.rest().startswith(b"HTTP/1.1 408 ")
+    assert isinstance(raised[0], ClientDisconnected)
+
+
+def test_a_peer_that_leaves_in_its_body_is_an_oserror_and_no_error(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    for leave in ("reset", "close"):
+        started = threading.Event()
+        raised = threading.Event()
+
+        def app(environ: Any, start_response: Any) -> Any:
+            started.set()  # noqa: B023
+            try:
+                environ["wsgi.input"].read()
+            except OSError:
+                raised.set()  # noqa: B023
+                raise
+            return []
+
+        served = world(app)
+        served.send(request("POST", "/", "content-length: 70000") + b"ab")
+        assert started.wait(PATIENCE)
+        getattr(served.peer, leave)()
+        served.rest()
+        assert raised.wait(PATIENCE)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("framing", ["content-length: 100", "transfer-encoding: chunked"])
+def test_a_body_past_the_limit_is_413(world: Make, framing: str) -> None:
+    served = world(echo, limits=Limits(body=10))
+    data = request("POST", "/", framing) + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n"
+    assert served.ask(data).startswith(b"HTTP/1.1 413 ")
+
+
+# ---------------------------------------------------------------- those that leave
+
+
+def test_a_peer_that_leaves_closes_the_iterable_in_its_thread_once(world: Make) -> None:
+    gate = Gate()
+
+    def blocks() -> Any:
+        yield b"one"
+        gate()
+        while True:
+            yield b"more"
+
+    body = Closing(blocks())
+    served = world(answer(body))
+    served.ask(request("GET"), until=lambda: b"one" in served.peer.received)
+    served.peer.reset()
+    served.loop.run_until_idle()
+    gate.open.set()
+    served.rest()
+    assert len(body.closed) == 1
+    assert body.closed[0].name.startswith("omnicorn-")
+
+
+def test_a_request_whose_peer_left_while_it_waited_never_runs(world: Make) -> None:
+    gate = Gate()
+    paths: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        paths.append(environ["PATH_INFO"])
+        if environ["PATH_INFO"] == "/first":
+            gate()
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app, threads=1)
+    served.send(request("GET", "/first"))
+    assert gate.reached.wait(PATIENCE)
+    peers = [served.connect() for _ in range(3)]
+    for number, peer in enumerate(peers):
+        peer.send(request("GET", f"/{number}"))
+    served.loop.run_until_idle()
+    assert served.service.active == 4
+    peers[1].reset()
+    served.loop.run_until_idle()
+    assert served.service.active == 3
+    gate.open.set()
+    served.loop.run_until(lambda: not served.service.active)
+    assert paths == ["/first", "/0", "/2"]
+
+
+def test_past_limit_concurrency_the_answer_is_503(world: Make) -> None:
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        gate()
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app, limit_concurrency=1)
+    served.send(request("GET"))
+    assert gate.reached.wait(PATIENCE)
+    other = served.connect()
+    other.send(request("GET"))
+    served.loop.run_until_idle()
+    assert other.received.startswith(b"HTTP/1.1 503 ")
+    gate.open.set()
+    assert b"200 OK" in served.rest()
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_an_error_before_the_response_is_a_500_and_logged_once(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        raise ValueError("a bug")
+
+    served = world(app)
+    assert served.fetch("/broken").startswith(b"HTTP/1.1 500 ")
+    [record] = caplog.records
+    assert record.getMessage() == "GET '/broken': the application failed"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+    assert served.access.lines == [("/broken", 500, 21)]
+
+
+def test_an_error_within_the_response_cuts_it(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"one"
+        raise ValueError("a bug")
+
+    served = world(app)
+    answer = served.fetch()
+    assert b"one" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert served.peer.eof or served.peer.was_reset
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_nothing_that_is_raised_ends_the_thread(
+    world: Make, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/bad":
+            raise error
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app, threads=1)
+    assert b" 500 " in served.fetch("/bad")
+    assert len(caplog.records) == 1
+    served.peer = served.connect()
+    assert b" 200 " in served.fetch("/good")
+
+
+@pytest.mark.parametrize(
+    ("headers", "blocks"),
+    [
+        ([("a b", "x")], [b"hi"]),
+        ([("a b", "x")], Closing([b"h", b"i"])),
+        ([("Content-Length", "5")], [b"hi"]),
+        ([], [1]),
+        ([], "text"),
+        ([], None),
+    ],
+)
+def test_what_cannot_be_sent_is_a_500_and_logged(
+    world: Make, headers: Any, blocks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = world(answer(blocks, headers))
+    assert served.fetch().startswith(b"HTTP/1.1 500 ")
+    assert len(caplog.records) == 1
+
+
+def test_exc_info_replaces_a_response_that_has_not_left(world: Make) -> None:
+    import sys
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("X-Ok", "1")])
+        try:
+            raise ValueError
+        except ValueError:
+            start_response("500 Oh", [LENGTH], sys.exc_info())
+        return [b"oh"]
+
+    served = world(app)
+    assert served.fetch() == (b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\noh")
+
+
+def test_the_validator_is_content(world: Make) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.errors"].write("")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [body, b"!"]
+
+    served = world(validator(app))
+    assert b"200 OK" in served.fetch("/a?b")
+    assert b"abc!" in served.ask(request("POST", "/", body=b"abc"))
+    assert b"200 OK" in served.ask(request("PUT", "/", "content-length: 3") + b"ab" + b"c")
+    assert b"200 OK" in served.fetch(method="HEAD")
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("sendfile", [True, False])
+@pytest.mark.parametrize("size", [0, 5, HIGH_WATER + 1, 1_000_000])
+def test_a_file_is_sent_from_where_it_stands(
+    world: Make, tmp_path: Path, sendfile: bool, size: int
+) -> None:
+    path = tmp_path / "file"
+    content = bytes(range(256)) * (size // 256 + 1)
+    path.write_bytes(b"skipped" + content[:size])
+    file = path.open("rb")
+    file.seek(7)
+    served = world(answer_file(file), sendfile=sendfile)
+    answer = served.fetch()
+    assert f"content-length: {size}\r\n".encode() in answer
+    assert answer.endswith(b"\r\n\r\n" + content[:size])
+    assert file.closed
+    assert served.access.lines == [("/", 200, size)]
+
+
+def test_a_file_has_the_length_that_was_announced(world: Make, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 200_000)
+    served = world(answer_file(path.open("rb"), [("Content-Length", "100000")]), sendfile=True)
+    head, _, body = served.fetch().partition(b"\r\n\r\n")
+    assert b"content-length: 100000" in head
+    assert len(body) == 100_000
+
+
+def test_a_head_of_a_file_has_its_length_alone(world: Make, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 200_000)
+    served = world(answer_file(path.open("rb")), sendfile=True)
+    answer = served.fetch(method="HEAD")
+    assert answer.endswith(b"content-length: 200000\r\n\r\n")
+
+
+def test_a_peer_that_leaves_in_a_file_closes_it(
+    world: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 5_000_000)
+    file = path.open("rb")
+    served = world(answer_file(file), sendfile=True)
+    served.peer.pause()
+    served.ask(request("GET"), until=lambda: served.peer.transport._unsent)
+    served.peer.reset()
+    served.rest()
+    assert file.closed
+    assert caplog.records == []
+
+
+# ---------------------------------------------------------------- over HTTP/2
+
+
+def test_requests_of_one_http2_connection_run_side_by_side(world: Make) -> None:
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/slow":
+            gate()
+        start_response("200 OK", [])
+        return [environ["SERVER_PROTOCOL"].encode()]
+
+    served = world(app)
+    client: Any = Http2Client(served)
+    slow = client.ask("/slow")
+    quick = client.ask("/quick")
+    served.loop.run_until(lambda: served.service.active == 1)
+    client.run()
+    assert quick.body == b"HTTP/2"
+    gate.open.set()
+    served.loop.run_until(lambda: not served.service.active)
+    client.run()
+    assert slow.body == b"HTTP/2"
+
+
+def test_an_http2_body_moves_the_windows(world: Make) -> None:
+    served = world(echo)
+    client: Any = Http2Client(served)
+    body = b"x" * 200_000
+    reply = client.post("/", body)
+    served.loop.run_until(lambda: not served.service.active)
+    client.run()
+    assert reply.body == body
+
+
+def test_a_cancelled_http2_stream_ends_its_request(world: Make) -> None:
+    from tests.http2_client import reset
+
+    gate = Gate()
+
+    def blocks() -> Any:
+        while True:
+            gate()
+            yield b"more"
+
+    body = Closing(blocks())
+    served = world(answer(body))
+    client: Any = Http2Client(served)
+    client.ask("/")
+    assert gate.reached.wait(PATIENCE)
+    client.send(reset(client.last))
+    client.run()
+    gate.open.set()
+    served.loop.run_until(lambda: not served.service.active)
+    assert len(body.closed) == 1
+
+
+def test_an_upgrade_to_a_websocket_is_an_ordinary_get(world: Make) -> None:
+    served = world(answer([b"hi"], [LENGTH]))
+    answer_ = served.fetch(
+        "/",
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    assert answer_.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+# ---------------------------------------------------------------- the end
+
+
+def drained(served: World) -> list[bool]:
+    over: list[bool] = []
+    served.service.drain(lambda: over.append(True))
+    served.loop.run_until_idle()
+    return over
+
+
+def test_draining_waits_for_the_exchange(world: Make) -> None:
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        gate()
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app)
+    served.send(request("GET"))
+    assert gate.reached.wait(PATIENCE)
+    over = drained(served)
+    assert over == []
+    gate.open.set()
+    served.loop.run_until(lambda: over)
+    assert served.peer.received.endswith(b"\r\nconnection: close\r\n\r\nhi")
+
+
+def test_who_waits_for_a_body_when_the_server_stops_gets_an_error(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        started.set()
+        return environ["wsgi.input"].read()
+
+    served = world(app)
+    served.send(request("POST", "/", "content-length: 70000"))
+    assert started.wait(PATIENCE)
+    over = drained(served)
+    served.service.disconnect()
+    assert served.rest().startswith(b"HTTP/1.1 503 ")
+    served.loop.advance(5.0)
+    assert over
+    assert caplog.records == []
+
+
+def test_a_request_whose_body_is_waited_for_when_the_server_stops_is_503(world: Make) -> None:
+    served = world(echo)
+    served.send(request("POST", "/", "content-length: 5") + b"ab")
+    over = drained(served)
+    assert over == []
+    served.service.disconnect()
+    assert served.rest().startswith(b"HTTP/1.1 503 ")
+    served.loop.advance(5.0)
+    assert over
+    assert served.wsgi.threads.count == 0
+
+
+def test_a_cancelled_request_is_over_though_its_thread_is_not(world: Make) -> None:
+    gate = Gate()
+    raised: list[BaseException] = []
+    left = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [])
+        gate()
+        try:
+            write(b"too late")
+        except OSError as error:
+            raised.append(error)
+        left.set()
+        return []
+
+    served = world(app)
+    served.send(request("GET"))
+    assert gate.reached.wait(PATIENCE)
+    over = drained(served)
+    served.service.cancel()
+    served.loop.run_until_idle()
+    assert over == [True]
+    assert served.service.active == 0
+    gate.open.set()
+    assert left.wait(PATIENCE)
+    assert isinstance(raised[0], ClientDisconnected)
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector(
+    world: Make, garbage: Callable[[], list[str]]
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/stream":
+            return stream(start_response)
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [body]
+
+    def stream(start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"one"
+        yield b"two"
+
+    served = world(app)
+    for _ in range(3):
+        served.fetch()
+        served.fetch("/stream")
+        served.ask(request("POST", "/", body=b"abc"))
+    assert garbage() == []
+    assert gc.isenabled() is False
+
+
+def test_the_access_log_has_each_request_once(world: Make) -> None:
+    served = world(answer(Closing([b"h", b"i"])))
+    served.fetch("/a")
+    served.fetch("/b")
+    assert served.access.lines == [("/a", 200, 2), ("/b", 200, 2)]
