@@ -5,6 +5,7 @@ over TLS           what its handshake agreed on by ALPN (RFC 7301); HTTP/1.1 wit
 plain              HTTP/1.1, which hands over to HTTP/2 when a client begins with its preface
                    or asks for it by ``Upgrade``
 plain, HTTP/2 only HTTP/2 by prior knowledge
+of a gateway       SCGI, uwsgi or FastCGI, as the address was bound
 =================  ==========================================================
 """
 
@@ -28,6 +29,24 @@ def plain(service: Service) -> Callable[[], ConnectionPort]:
 
         return lambda: Http2Connection(service)
     return lambda: Http1Connection(service)
+
+
+def gateway(service: Service, scheme: str) -> Callable[[], ConnectionPort]:
+    """What makes the connections of front servers, which speak *scheme*: ``"scgi"``,
+    ``"uwsgi"`` or ``"fastcgi"``."""
+    if scheme == "fastcgi":
+        from omnicorn.connections import fastcgi
+
+        return fastcgi.acceptor(service)
+    from omnicorn.connections import gateway
+
+    if scheme == "scgi":
+        from omnicorn.protocols.scgi import ScgiEngine
+
+        return gateway.acceptor(service, ScgiEngine)
+    from omnicorn.protocols.uwsgi import UwsgiEngine
+
+    return gateway.acceptor(service, UwsgiEngine)
 
 
 def secure(service: Service) -> Callable[[Any], ConnectionPort]:

@@ -13,7 +13,7 @@ from omnicorn.connections.writing import write_pieces
 from omnicorn.transports.sockets import reset_on_close
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.cycle import Cycle
+    from omnicorn.bridge.cycle import Exchange
     from omnicorn.connections.service import Service
     from omnicorn.ports import Loop, Transport
 
@@ -142,7 +142,7 @@ class ByteStreamConnection:
             service.stragglers.add(cycle)  # the application may go on; keep its task
         return cycle
 
-    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+    def on_cycle_end(self, cycle: Exchange, error: BaseException | None) -> None:
         """See `Carrier`."""
         service = self._service
         service.active -= 1

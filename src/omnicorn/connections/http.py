@@ -17,11 +17,15 @@ from omnicorn.transports.sockets import local_address, peer_address, peer_name
 if TYPE_CHECKING:
     from omnicorn.bridge.scope import Address, ServerAddress
     from omnicorn.bridge.websocket import SocketCarrier, WebSocketCycle
+    from omnicorn.bridge.wsgi import WsgiCycle
     from omnicorn.connections.service import Service
     from omnicorn.errors import RemoteProtocolError
     from omnicorn.observability.logs import RateLimited
     from omnicorn.ports import RequestHead, Stream
     from omnicorn.security.trust import TrustedPeers
+
+
+_OF_CONNECTION = ("tls", "omnicorn.proxy")
 
 
 class HTTPConnection(ByteStreamConnection):
@@ -32,13 +36,14 @@ class HTTPConnection(ByteStreamConnection):
         timing: What the first deadline is for.
     """
 
-    __slots__ = ("_client", "_extensions", "_scheme", "_server", "_trusted")
+    __slots__ = ("_client", "_extensions", "_scheme", "_secure", "_server", "_trusted")
 
     def __init__(self, service: Service, timing: int) -> None:
         super().__init__(service, timing)
         self._client: Address | None = None
         self._server: ServerAddress | None = None
         self._scheme = "http"
+        self._secure = False  # TLS is ours, not of a proxy in front
         self._trusted: TrustedPeers | None = None
         self._extensions = service.extensions
 
@@ -51,12 +56,17 @@ class HTTPConnection(ByteStreamConnection):
         trusted = service.trusted
         if trusted is not None and trusted.trusts(self._client[0] if self._client else None):
             self._trusted = trusted
+        behind = transport.get_extra_info("proxy")
+        if behind is not None:  # what its PROXY header said besides addresses
+            self._extensions = {**service.extensions, **behind.extensions}
+            self._scheme = behind.scheme or "http"
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             from omnicorn.security.tls import tls_extension
 
+            self._secure = True
             self._scheme = "https"
-            self._extensions = {**service.extensions, "tls": dict(tls_extension(ssl_object))}
+            self._extensions = {**self._extensions, "tls": dict(tls_extension(ssl_object))}
         service.connections.add(self)  # type: ignore[arg-type]  # one of the subclasses
 
     def _origin(self, head: RequestHead) -> tuple[Address | None, str]:
@@ -68,13 +78,15 @@ class HTTPConnection(ByteStreamConnection):
             return client, scheme
         return self._client, self._scheme
 
-    def _http_cycle(self, stream: Stream, head: RequestHead) -> HTTPCycle:
+    def _http_cycle(self, stream: Stream, head: RequestHead) -> HTTPCycle | WsgiCycle:
         """The exchange of an ordinary request."""
         service = self._service
         client = self._client
         scheme = self._scheme
         if head.forwarded and self._trusted is not None:
             client, scheme = self._origin(head)
+        if service.wsgi is not None:
+            return service.wsgi.cycle(stream, self, head, scheme, client, self._server)  # type: ignore[arg-type]
         scope = http_scope(
             head,
             scheme,
@@ -102,9 +114,9 @@ class HTTPConnection(ByteStreamConnection):
         settings = service.websockets
         offer = parse_offer(head, keyed=keyed, deflate=settings.deflate)
         client, scheme = self._origin(head)
-        extensions = EXTENSIONS
-        if "tls" in self._extensions:
-            extensions = {**EXTENSIONS, "tls": self._extensions["tls"]}
+        # What is known of the connection; what is offered for HTTP is not offered here.
+        known = {key: self._extensions[key] for key in _OF_CONNECTION if key in self._extensions}
+        extensions = {**EXTENSIONS, **known} if known else EXTENSIONS
         scope = websocket_scope(
             head,
             scheme,

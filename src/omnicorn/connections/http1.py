@@ -25,21 +25,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
-from omnicorn.connections.http import HTTPConnection
-from omnicorn.errors import ClientDisconnected, HandshakeRefused, LocalProtocolError
+from omnicorn.connections.exclusive import ExclusiveConnection
+from omnicorn.errors import HandshakeRefused
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http1 import Http1Engine
 from omnicorn.protocols.http1.states import BODY, COMPLETE, HEAD, IDLE
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.http import HTTPCycle, Sendfile
+    from omnicorn.bridge.http import HTTPCycle
     from omnicorn.bridge.websocket import WebSocketCycle
+    from omnicorn.bridge.wsgi import WsgiCycle
     from omnicorn.connections.http2 import Http2Connection
     from omnicorn.connections.service import Service
-    from omnicorn.connections.websocket import WebSocketConnection
-    from omnicorn.ports import Headers, RequestHead, Stream, StreamHandler
-    from omnicorn.protocols.websocket import WebSocketEngine
+    from omnicorn.ports import RequestHead, Stream, StreamHandler
 
 LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte."""
@@ -53,12 +52,11 @@ _NOBODY: Any = None
 """The handler of a request that another connection answers."""
 
 
-class Http1Connection(HTTPConnection):
+class Http1Connection(ExclusiveConnection):
     """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine."""
 
     __slots__ = ("_lingered",)
 
-    _cycle: HTTPCycle | WebSocketCycle | None
     engine: Http1Engine[Http1Connection]
 
     def __init__(self, service: Service) -> None:
@@ -94,11 +92,6 @@ class Http1Connection(HTTPConnection):
             return False
         return True
 
-    def pause_writing(self) -> None:
-        self.engine.blocked = True
-        if self._timing < LINGER:
-            self._stall()
-
     def resume_writing(self) -> None:
         engine = self.engine
         engine.blocked = False
@@ -112,21 +105,12 @@ class Http1Connection(HTTPConnection):
         if engine.is_complete and self._timing < LINGER:
             self._next()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        cycle = self._lose_transport()
-        service = self._service
-        if cycle is not None and self.engine.is_responding and service.access_log is not None:
-            service.log(cycle)
-        self.engine.connection_lost()
-        if service.draining:
-            service.check_idle()
-
     # ------------------------------------------------------------------ from the engine
 
     def on_request(self, stream: Stream, head: RequestHead) -> StreamHandler:
         service = self._service
         refusal = None
-        cycle: HTTPCycle | WebSocketCycle | None = None
+        cycle: HTTPCycle | WebSocketCycle | WsgiCycle | None = None
         if head.upgrade is not None:
             tokens = list_tokens(head.upgrade)
             if b"websocket" in tokens and service.upgrades:
@@ -156,6 +140,7 @@ class Http1Connection(HTTPConnection):
             cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
             return cycle
         service.active += 1
+        service.requests += 1
         if service.draining:
             self.engine.refuse_more()
         cycle.task = service.spawn(cycle.run())
@@ -167,7 +152,7 @@ class Http1Connection(HTTPConnection):
         Returns:
             False where it is not spoken here.
         """
-        if not self._service.http2.enabled or self._scheme == "https":
+        if not self._service.http2.enabled or self._secure:
             return False  # over TLS, ALPN decides (RFC 9113 §3.2)
         self._become_http2().data_received(data)
         return True
@@ -179,7 +164,7 @@ class Http1Connection(HTTPConnection):
             False where the request is answered by HTTP/1.1, as it may always be.
         """
         service = self._service
-        if not service.http2.enabled or self._scheme == "https" or head.has_body:
+        if not service.http2.enabled or self._secure or head.has_body:
             return False
         from omnicorn.protocols.http2.upgrade import as_http2, read_settings
 
@@ -252,62 +237,6 @@ class Http1Connection(HTTPConnection):
 
     def on_ready(self) -> None:
         self._next()
-
-    # ------------------------------------------------------------------ from the exchange
-
-    @property
-    def sendfile(self) -> Sendfile | None:
-        """See `HTTPCarrier`: over TLS, content goes through the encryption."""
-        if self._service.loop.sendfile is None or self._scheme != "http":
-            return None
-        return self._sendfile
-
-    async def _sendfile(self, file: int, offset: int, count: int) -> int:
-        sendfile = self._service.loop.sendfile
-        if self._transport is None or sendfile is None:
-            raise ClientDisconnected("the client has disconnected")
-        self.flush()
-        stall = self._service.timeouts.write
-        return await sendfile(self._transport, file, offset, count, stall)
-
-    def push(self, stream: Stream, path: bytes, headers: Headers) -> None:
-        """See `HTTPCarrier`."""
-        raise LocalProtocolError("HTTP/1.1 has no push")
-
-    def accept(
-        self, cycle: WebSocketCycle, subprotocol: str | None, headers: Headers
-    ) -> tuple[WebSocketConnection, WebSocketEngine[WebSocketConnection]]:
-        """See `SocketCarrier`: this connection's part is over, a WebSocket's begins."""
-        from omnicorn.connections.websocket import WebSocketConnection
-        from omnicorn.protocols.websocket.handshake import accepting_fields
-
-        service = self._service
-        engine = self.engine
-        transport = self._transport
-        assert transport is not None  # else the cycle was told
-        fields = accepting_fields(cycle.offer, subprotocol, headers)
-        rest = engine.switch_protocols(b"websocket", fields)
-        self.flush()
-        cycle.status = 101
-        cycle.response_headers = fields
-        if service.access_log is not None:
-            service.log(cycle)
-        service.connections.discard(self)
-        service.deadlines.forget(self)
-        full = self._timing == WRITE
-        self._cycle = self._transport = None
-        self._timing = CLOSE
-        socket = WebSocketConnection(service, transport, cycle, cycle.offer)
-        transport.set_protocol(socket)
-        if full:
-            socket.pause_writing()
-        if not engine.reading:
-            transport.resume_reading()
-        if rest:
-            socket.engine.receive(rest)
-        if service.draining:
-            socket.drain()
-        return socket, socket.engine
 
     # ------------------------------------------------------------------ turns and deadlines
 
@@ -407,19 +336,9 @@ class Http1Connection(HTTPConnection):
         else:
             self._close_transport()
 
-    def _cut(self, reset: bool = False) -> None:
-        engine = self.engine
-        super()._cut(reset or engine.cut or engine.is_responding)
-        engine.stop()
-
     def drain(self) -> None:
         """The server stops: close now if idle, else after the exchange in progress."""
         engine = self.engine
         engine.refuse_more()
         if engine.closing and self._timing < LINGER:
             self._close()
-
-    def disconnect(self) -> None:
-        """Tell the application that its client is as good as gone."""
-        if self._cycle is not None:
-            self._cycle.disconnect()

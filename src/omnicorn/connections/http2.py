@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.bridge.http import PUSH, HTTPCycle
+from omnicorn.bridge.cycle import Exchange
+from omnicorn.bridge.http import PUSH
 from omnicorn.connections.bytestream import LINGER, WRITE
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import HandshakeRefused, Http2Error, Http2StreamError
@@ -37,7 +38,6 @@ from omnicorn.protocols.http2.responses import ResponseEncoder
 from omnicorn.protocols.http2.settings import Http2Settings
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.cycle import Cycle
     from omnicorn.connections.service import Service
     from omnicorn.errors import RemoteProtocolError
     from omnicorn.ports import StreamHandler
@@ -72,7 +72,7 @@ class Parts:
 
 def _exchange(handler: Any) -> Any:
     """The exchange of a stream; None where it has become a WebSocket."""
-    if type(handler) is HTTPCycle:
+    if isinstance(handler, Exchange):
         return handler
     return None if handler.is_open else handler.cycle
 
@@ -115,7 +115,7 @@ class Http2Connection(HTTPConnection):
         self._patience = min(timeouts.head, timeouts.body, timeouts.write, timeouts.keep_alive)
         if service.http2.ping_interval:
             self._patience = min(self._patience, service.http2.ping_interval)
-        self._cycles: set[Cycle] = set()
+        self._cycles: set[Exchange] = set()
         self._heard = now
         self._idle_since = now
         self._pinged = now - 1.0
@@ -213,6 +213,7 @@ class Http2Connection(HTTPConnection):
                 cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
             return handler  # type: ignore[no-any-return]
         service.active += 1
+        service.requests += 1
         self._cycles.add(cycle)
         stream.handler = handler
         cycle.task = service.spawn(cycle.run())
@@ -245,7 +246,7 @@ class Http2Connection(HTTPConnection):
                 cycle = _exchange(handler)
                 if cycle is not None and cycle.status:
                     service.log(cycle)
-            if type(handler) is not HTTPCycle:
+            if not isinstance(handler, Exchange):
                 handler.release()
         engine = self.engine
         if not engine.streams:
@@ -256,7 +257,7 @@ class Http2Connection(HTTPConnection):
                 self._hasten(now + LINGER_TIME)
 
     def on_dropped(self, handler: Any) -> None:
-        cycle = handler if type(handler) is HTTPCycle else handler.cycle
+        cycle = handler if isinstance(handler, Exchange) else handler.cycle
         if cycle is not None and not cycle.finished:
             self.engine.orphans.add(cycle)
 
@@ -284,7 +285,7 @@ class Http2Connection(HTTPConnection):
         """See `HTTPCarrier`."""
         self.engine.push(stream, self._scheme.encode(), path, headers)
 
-    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+    def on_cycle_end(self, cycle: Exchange, error: BaseException | None) -> None:
         """See `Carrier`."""
         service = self._service
         service.active -= 1
@@ -297,7 +298,7 @@ class Http2Connection(HTTPConnection):
         if error is not None or service.draining:
             service.end(cycle, error)
 
-    def forget(self, cycle: Cycle) -> None:
+    def forget(self, cycle: Exchange) -> None:
         """The exchange goes on as a WebSocket, which keeps it."""
         self._cycles.discard(cycle)
 

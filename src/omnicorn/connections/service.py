@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
-    from omnicorn.bridge.cycle import Application, Cycle
+    from omnicorn.bridge.cycle import Application, Exchange
+    from omnicorn.bridge.wsgi import Wsgi
     from omnicorn.connections.http1 import Http1Connection
     from omnicorn.connections.http2 import Http2Connection, Parts
     from omnicorn.connections.websocket import WebSocketConnection
@@ -101,6 +102,8 @@ class Service:
         headers: Further fields of every response.
         websockets: How WebSockets are served; None: not at all.
         http2: Whether and how HTTP/2 is served.
+        wsgi: The application where it is a WSGI one, with its threads; *app* is not called then.
+        explain: Told an application's error, says what to do about it, if it knows.
         wall_clock: Seconds since the epoch, for ``date``.
 
     Attributes:
@@ -110,6 +113,7 @@ class Service:
         state: The lifespan's state; None where there is none.
         connections: All open connections.
         active: Exchanges whose application has not returned.
+        requests: Exchanges that were given to the application, ever.
         stragglers: Those of them whose connection has moved on to the next.
         refusals: Logs refused requests, a bounded number in a period.
         stream_refusals: Likewise, where the connection goes on; apart, so that a peer cannot
@@ -133,11 +137,16 @@ class Service:
         headers: Sequence[tuple[bytes, bytes]] = (),
         websockets: WebSockets | None = _WEBSOCKETS,
         http2: Http2 = _HTTP2,
+        wsgi: Wsgi | None = None,
+        explain: Callable[[BaseException], str | None] = lambda error: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
         self.loop = loop
-        self.spawn = loop.spawn
+        self.wsgi = wsgi
+        self._explain = explain
+        # Takes what the `run` of an exchange gives: a coroutine, or a job for the threads.
+        self.spawn: Callable[[Any], Any] = loop.spawn if wsgi is None else wsgi.start
         self.timeouts = timeouts or Timeouts()
         # A deadline that may come nearer than the one before has to change its slot.
         self.now = loop.time
@@ -149,13 +158,14 @@ class Service:
         self.trusted = trusted
         self.extensions = EXTENSIONS
         self.websockets = websockets or _WEBSOCKETS
-        self.upgrades = websockets is not None
+        self.upgrades = websockets is not None and wsgi is None
         self.http2 = http2
         self.http2_parts: Parts | None = None
         self.state: dict[str, Any] | None = None
         self.connections: set[AnyConnection] = set()
         self.active = 0
-        self.stragglers: set[Cycle] = set()
+        self.requests = 0
+        self.stragglers: set[Exchange] = set()
         self.draining = False
         self.on_idle: Callable[[], object] | None = None
         self.refusals = RateLimited(logger.warning)
@@ -192,20 +202,22 @@ class Service:
 
     # ------------------------------------------------------------------ exchanges
 
-    def end(self, cycle: Cycle, error: BaseException | None) -> None:
+    def end(self, cycle: Exchange, error: BaseException | None) -> None:
         """What the end of an exchange means: *error*, the application's fault, is logged, and a
         server that drains may be through."""
         if error is not None:
             scope = cycle.scope
+            hint = self._explain(error)
             logger.error(
-                "%s %a: the application failed",
+                "%s %a: the application failed%s",
                 scope.get("method", "WebSocket"),
                 scope.get("path"),
+                f"; {hint}" if hint else "",
                 exc_info=error,
             )
         self.check_idle()
 
-    def log(self, cycle: Cycle) -> None:
+    def log(self, cycle: Exchange) -> None:
         """Write the access-log line of an answered exchange; only where there is a log."""
         if self.timed:
             cycle.duration = self.now() - cycle.began

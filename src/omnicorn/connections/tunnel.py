@@ -21,7 +21,7 @@ from omnicorn.protocols.http2.codes import CANCEL
 from omnicorn.protocols.websocket.handshake import accepting_fields
 
 if TYPE_CHECKING:
-    from omnicorn.bridge.cycle import Cycle
+    from omnicorn.bridge.cycle import Exchange
     from omnicorn.bridge.websocket import OpenCarrier, Socket, WebSocketCycle
     from omnicorn.connections.service import Service
     from omnicorn.errors import RemoteProtocolError
@@ -46,7 +46,7 @@ class TunnelledWebSocket(WebSocketConnection):
         super().__init__(service, tunnel, cycle, offer)
         self._orphans = orphans
 
-    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+    def on_cycle_end(self, cycle: Exchange, error: BaseException | None) -> None:
         """See `Carrier`."""
         self._orphans.discard(cycle)
         super().on_cycle_end(cycle, error)
@@ -137,7 +137,7 @@ class StreamTunnel:
     def loop(self) -> Loop:
         return self._service.loop
 
-    def on_cycle_end(self, cycle: Cycle, error: BaseException | None) -> None:
+    def on_cycle_end(self, cycle: Exchange, error: BaseException | None) -> None:
         """See `Carrier`: of a handshake that was not accepted."""
         self._connection.on_cycle_end(cycle, error)
         if self._stream.handler is not self:

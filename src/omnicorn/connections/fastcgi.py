@@ -1,0 +1,407 @@
+"""One FastCGI connection: when its output is written, what its deadlines are, how it ends.
+
+The engine knows records and requests, the exchanges know their applications; what is between is
+decided here. Rules:
+
+1. All requests' output of one iteration of the loop leaves in one write.
+2. Who asks, for what address and by which scheme, the front says, as in `gateway`.
+3. One deadline: the nearest of what each request waits for (`FastCGIEngine.overdue`) and of the
+   idle time of a connection that the front keeps.
+4. What an application has died of goes to the front's error log in a line (STDERR), and to ours
+   in full.
+5. An application whose request was aborted counts against the connection's until it returns.
+6. When the server drains, requests in progress are finished, and kept connections closed. A
+   front opens a connection when it has a request: one that is silent gets a moment for it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.connections.bytestream import LINGER, WRITE
+from omnicorn.connections.gateway import DRAIN_TIME, EXTENSIONS, LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.http import HTTPConnection
+from omnicorn.errors import ConfigError, LocalProtocolError
+from omnicorn.protocols.cgi import EnvironmentParser, ResponseEncoder
+from omnicorn.protocols.fastcgi import FastCGIEngine, split_params
+from omnicorn.security.trust import TrustedPeers
+from omnicorn.transports.sockets import peer_address, peer_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from omnicorn.bridge.scope import Address
+    from omnicorn.connections.service import Service
+    from omnicorn.errors import RemoteProtocolError
+    from omnicorn.ports import Headers, StreamHandler
+    from omnicorn.protocols.cgi import GatewayHead
+    from omnicorn.protocols.fastcgi import FastCGIStream
+
+_ADDRESSES = "FCGI_WEB_SERVER_ADDRS"
+
+MAX_REQUESTS = 128
+"""Requests at once on one connection."""
+DEAF = 1 << 20
+"""Bytes of output past which a front that does not read is not read."""
+
+# What the deadline is for.
+_SILENCE, _ALIVE = range(2)
+
+
+def acceptor(
+    service: Service,
+    environ: Mapping[str, str] = os.environ,
+    max_requests: int = MAX_REQUESTS,
+) -> Callable[[], FastCGIConnection]:
+    """What makes the connections of sockets on which FastCGI is spoken.
+
+    Args:
+        service: Shared by the connections of a server.
+        environ: FCGI_WEB_SERVER_ADDRS is obeyed (§3.2): whoever starts us on a socket of its
+            own sets it, and nobody else may connect then but by a unix socket.
+        max_requests: Requests at once on one connection; 1: no multiplexing.
+
+    Raises:
+        ConfigError: FCGI_WEB_SERVER_ADDRS holds something that is no address.
+    """
+    parts = _Parts(service, _web_servers(environ.get(_ADDRESSES)), max_requests)
+    return lambda: FastCGIConnection(service, parts)
+
+
+def _web_servers(addresses: str | None) -> TrustedPeers | None:
+    if addresses is None:
+        return None
+    from ipaddress import ip_address
+
+    found = []
+    for address in addresses.split(","):
+        try:
+            found.append(str(ip_address(address.strip())))
+        except ValueError:
+            raise ConfigError(
+                f"{_ADDRESSES} must be addresses with commas between, and {address!r:.80} is none",
+                source="the environment",
+            ) from None
+    return TrustedPeers([*found, "unix"])
+
+
+class _Parts:
+    """What the FastCGI connections of a server share."""
+
+    __slots__ = ("encoder", "max_requests", "parser", "values", "web_servers")
+
+    def __init__(
+        self, service: Service, web_servers: TrustedPeers | None, max_requests: int
+    ) -> None:
+        self.parser = EnvironmentParser(split_params, service.parser.limits, service.root_path)
+        self.encoder = ResponseEncoder(cgi=True)
+        self.max_requests = max_requests
+        self.web_servers = web_servers
+        self.values = {b"FCGI_MPXS_CONNS": b"1" if max_requests > 1 else b"0"}
+        if service.limit < float("inf"):  # what has no limit is not answered (§4.1)
+            limit = b"%d" % service.limit
+            self.values |= {b"FCGI_MAX_CONNS": limit, b"FCGI_MAX_REQS": limit}
+
+
+class FastCGIConnection(HTTPConnection):
+    """A front's connection; `ConnectionPort` to the transport, `FastCGIOwner` to the engine."""
+
+    __slots__ = ("_cycles", "_idle_since", "_lingered", "_parts", "_patience")
+
+    engine: FastCGIEngine[FastCGIConnection]
+
+    sendfile: None = None
+    """See `HTTPCarrier`: content goes in records."""
+
+    def __init__(self, service: Service, parts: _Parts) -> None:
+        super().__init__(service, _SILENCE)
+        self._parts = parts
+        self.engine = FastCGIEngine(
+            self,
+            parts.parser,
+            parts.encoder,
+            parts.max_requests,
+            parts.values,
+            service.flush_soon,  # type: ignore[arg-type]  # as any other
+        )
+        self._extensions = EXTENSIONS
+        timeouts = service.timeouts
+        # Within it, something may have to be done about a front that just did something.
+        self._patience = min(timeouts.head, timeouts.body, timeouts.keep_alive)
+        self._cycles: dict[Any, FastCGIStream] = {}
+        self._idle_since = 0.0
+        self._lingered = 0
+
+    # ------------------------------------------------------------------ from the transport
+
+    def connection_made(self, transport: Any) -> None:
+        service = self._service
+        self._transport = transport
+        self._idle_since = service.now()
+        service.connections.add(self)  # type: ignore[arg-type]  # as any other
+        web_servers = self._parts.web_servers
+        if web_servers is not None:
+            front = peer_address(transport.get_extra_info("peername"))
+            if not web_servers.trusts(front[0] if front else None):
+                self._log(f"cut: its address is not in {_ADDRESSES}")
+                self._cut()
+                return
+        self._expect(_SILENCE, DRAIN_TIME if service.draining else service.timeouts.head)
+
+    def data_received(self, data: bytes) -> None:
+        engine = self.engine
+        if self._timing >= LINGER:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._cut()
+            return
+        now = self._service.now()
+        if self._timing == _SILENCE:
+            self._timing = _ALIVE
+        if not engine.streams and not engine.is_midway:
+            self._idle_since = now  # since a record begins, it has the time of a head
+        engine.receive(data, now)
+        if engine.closing:
+            self._end()
+            return
+        if engine.blocked and engine.pending + self._waiting_bytes() > DEAF:
+            transport = self._transport
+            if transport is not None:
+                transport.pause_reading()
+        if self._timing == _ALIVE:
+            self._hasten(now + self._patience)
+
+    def eof_received(self) -> bool:
+        """Returns whether the transport stays open for writing."""
+        if self._timing >= LINGER:
+            return False
+        self.engine.receive_eof()
+        if self.engine.closing:
+            self._end()
+        return True  # what is still to be written, `_close_transport` waits for
+
+    def pause_writing(self) -> None:
+        self.engine.blocked = True
+        if self._timing < WRITE:
+            self._stall()
+
+    def resume_writing(self) -> None:
+        engine = self.engine
+        engine.blocked = False
+        if self._timing == WRITE:
+            self._timing = _ALIVE
+            self._hasten(self._service.now() + self._patience)
+        transport = self._transport
+        if transport is not None and self._timing < LINGER and engine.reading:
+            transport.resume_reading()
+        for cycle in tuple(self._cycles):
+            cycle.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        service = self._service
+        self._lose_transport()
+        if service.access_log is not None:
+            for stream in self.engine.streams.values():
+                if stream.is_responding and stream.handler is not None:
+                    service.log(stream.handler)  # type: ignore[arg-type]  # an exchange
+        self.engine.connection_lost()
+        service.stragglers |= self._cycles.keys()
+        self._cycles.clear()
+        if service.draining:
+            service.check_idle()
+
+    # ------------------------------------------------------------------ from the engine
+
+    def on_request(self, stream: FastCGIStream, head: GatewayHead) -> StreamHandler:
+        service = self._service
+        self._client = client = stream.client
+        self._server = head.server
+        self._scheme = head.scheme
+        trusted = service.trusted
+        believed = trusted is not None and trusted.trusts(client[0] if client else None)
+        self._trusted = trusted if believed else None
+        cycle: Any = self._http_cycle(stream, head)
+        if service.timed:
+            cycle.began = service.now()
+        # Known to the engine from here on: it may be answered before this returns.
+        stream.handler = cycle
+        if service.draining:
+            self.engine.refuse_more()
+        if service.active >= service.limit:
+            # Too many exchanges at once: say so without asking the application.
+            cycle.finished = True
+            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            return cycle  # type: ignore[no-any-return]
+        service.active += 1
+        service.requests += 1
+        self._cycles[cycle] = stream
+        cycle.task = service.spawn(cycle.run())
+        return cycle  # type: ignore[no-any-return]
+
+    def on_readable(self, wanted: bool) -> None:
+        transport = self._transport
+        if transport is None or self._timing >= LINGER:
+            return
+        if wanted:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def on_complete(self, stream: FastCGIStream) -> None:
+        service = self._service
+        cycle: Any = stream.handler
+        if service.access_log is not None and cycle is not None and cycle.status:
+            service.log(cycle)
+        if not self.engine.streams:
+            self._idle_since = service.now()
+
+    def on_dropped(self, handler: Any) -> None:
+        """See `FastCGIOwner`."""
+        if not handler.finished:
+            self.engine.orphans.add(handler)
+
+    def on_refused(self, error: RemoteProtocolError, stream: FastCGIStream) -> None:
+        """See `FastCGIOwner`."""
+        cycle: Any = stream.handler
+        client = None if cycle is None else cycle.scope["client"]
+        self._log(f"refused with {error.status}: {error.reason}", client)
+        if cycle is not None and not cycle.status:
+            cycle.status = error.status  # the engine's answer, not the application's
+
+    # ------------------------------------------------------------------ from the exchanges
+
+    def push(self, stream: FastCGIStream, path: bytes, headers: Headers) -> None:
+        """See `HTTPCarrier`."""
+        raise LocalProtocolError("a front server takes no push")
+
+    def on_cycle_end(self, cycle: Any, error: BaseException | None) -> None:
+        """See `Carrier`."""
+        service = self._service
+        service.active -= 1
+        stream = self._cycles.pop(cycle, None)
+        self.engine.orphans.discard(cycle)
+        if stream is None:
+            service.stragglers.discard(cycle)
+        elif error is not None:
+            scope = cycle.scope
+            told = f"{scope['method']} {scope['path']!a:.200}: {type(error).__name__}"
+            self.engine.report(stream, b"the application failed: %b\n" % told.encode("ascii"))
+        if error is not None or service.draining:
+            service.end(cycle, error)
+
+    # ------------------------------------------------------------------ output
+
+    def flush(self) -> None:
+        """Write what the engine has to say; if that was its last word, close."""
+        if self._timing >= LINGER:
+            self.engine.take()  # nothing is written behind the end
+            return
+        super().flush()
+        if self.engine.closing:
+            self._end()
+
+    # ------------------------------------------------------------------ deadlines
+
+    def _hasten(self, when: float) -> None:
+        """Look at *when*, or before."""
+        if when < self.deadline:
+            self.deadline = when
+            self._service.deadlines.watch(self, when)
+
+    def on_deadline(self, now: float) -> float:
+        """See `Timed`."""
+        timeouts = self._service.timeouts
+        if self._timing >= WRITE:
+            if now >= self.deadline and not self._prolong(now, timeouts.write):
+                self._cut()
+            return self.deadline
+        engine = self.engine
+        if engine.streams:
+            nearest = engine.overdue(now, timeouts.head, timeouts.body)
+            nearest = min(nearest, now + timeouts.keep_alive)
+        elif self._timing == _SILENCE:
+            nearest = self.deadline
+            if nearest <= now:
+                engine.stop()
+        elif engine.is_midway:
+            nearest = self._idle_since + timeouts.head
+            if nearest <= now:
+                self._log("cut: a record did not arrive in time")
+                engine.stop()
+        else:
+            nearest = self._idle_since + timeouts.keep_alive
+            if nearest <= now:
+                engine.refuse_more()
+        if engine.closing:
+            self._end()
+            return self.deadline
+        if self._timing < WRITE:  # else what was written just now has filled the transport
+            self.deadline = nearest
+        return self.deadline
+
+    # ------------------------------------------------------------------ closing
+
+    def _end(self) -> None:
+        """The engine has ended the conversation: write its last word, log why, close."""
+        if self._timing >= LINGER:
+            return
+        super().flush()
+        engine = self.engine
+        transport = self._transport
+        if transport is None:
+            return
+        if engine.error is not None:
+            self._log(f"cut: {engine.error.reason}")
+        if engine.cut:
+            self._cut(reset=True)
+            return
+        lingers = engine.expects_more and not engine.remote_closed and transport.can_write_eof()
+        if not lingers:
+            self._close_transport()
+            return
+        # Closing with bytes unread would take our last word away.
+        self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
+        self._expect(LINGER, LINGER_TIME)
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone, and the loop does not know it yet
+            self._cut()
+            return
+        transport.resume_reading()
+
+    def _log(self, what: str, client: Address | None = None) -> None:
+        """Tell the operator; a bounded number of times.
+
+        Args:
+            what: What has become of a request or a connection, and why.
+            client: Whose; None: the front's.
+        """
+        service = self._service
+        transport = self._transport
+        log = service.refusals if client is None else service.stream_refusals
+        if client is None and transport is not None:
+            client = peer_address(transport.get_extra_info("peername"))
+        log(service.now(), "%s - %s", peer_name(client), what)
+
+    def drain(self) -> None:
+        """The server stops: finish what is in progress, close what the front only keeps."""
+        engine = self.engine
+        if self._timing == _SILENCE:
+            self._hasten(self._service.now() + DRAIN_TIME)
+        elif not engine.is_midway or engine.streams:
+            engine.refuse_more()
+            if engine.closing:
+                self._end()
+
+    def disconnect(self) -> None:
+        """Tell every application that its client is as good as gone."""
+        for cycle in tuple(self._cycles):
+            cycle.disconnect()
+
+    def abort(self) -> None:
+        """Cancel every application and cut the connection."""
+        for cycle in tuple(self._cycles):
+            cycle.cancel()
+        self._cut(reset=bool(self.engine.streams))
+        self.engine.stop()

@@ -1,0 +1,262 @@
+"""One connection of a front server that carries one request: SCGI, uwsgi.
+
+This file alone decides when its bytes are written, what its deadline is, and how it closes;
+the engine decides what is said, the bridge what the application sees. Rules:
+
+1. Who asks, for what address and by which scheme, the front says: the socket's own addresses
+   name the front. Whoever can connect is believed, so listen where only fronts can. A client's
+   own ``forwarded`` fields count if the front's peer is a trusted proxy.
+2. What an end of connection says is what the front will believe. Orderly: the response is
+   complete. A reset: it is not, and the front reports a failure.
+3. An answer that comes before the request's content is not taken away by a reset: we *linger*,
+   writing nothing, reading and dropping for a bounded while.
+4. A front opens a connection when it has a request. So one that is silent when the server
+   drains gets a moment, instead of being closed in the request's face.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
+from omnicorn.connections.exclusive import ExclusiveConnection
+from omnicorn.errors import HandshakeRefused
+from omnicorn.http.fields import list_tokens
+from omnicorn.protocols.cgi.engine import BODY, COMPLETE, HEAD
+from omnicorn.transports.sockets import peer_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from omnicorn.connections.service import Service
+    from omnicorn.ports import Stream, StreamHandler
+    from omnicorn.protocols.cgi import EnvironmentParser, GatewayHead, ResponseEncoder
+    from omnicorn.protocols.scgi import ScgiEngine
+    from omnicorn.protocols.uwsgi import UwsgiEngine
+
+    Engine = type[ScgiEngine[Any]] | type[UwsgiEngine[Any]]
+
+LINGER_TIME = 2.0
+"""Seconds a front may go on sending after our last byte."""
+LINGER_BYTES = 16 << 20
+"""Bytes it may go on sending."""
+DRAIN_TIME = 1.0
+"""Seconds a silent connection has for its request when the server stops."""
+
+EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+}
+"""What is offered: a front takes neither trailers nor early hints from us."""
+
+# What the deadline is for; `_BUSY`: nothing, it is the application's turn.
+_HEAD, _BODY, _BUSY = range(3)
+
+
+def acceptor(service: Service, engine: Engine) -> Callable[[], GatewayConnection]:
+    """What makes the connections of sockets on which *engine*'s protocol is spoken."""
+    parser = engine.parser(service.parser.limits, service.root_path)
+    encoder = engine.encoder()
+    return lambda: GatewayConnection(service, engine, parser, encoder)
+
+
+class GatewayConnection(ExclusiveConnection):
+    """A front's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine.
+
+    Args:
+        service: Shared by the connections of a server.
+        engine: Of the protocol that is spoken.
+        parser: Shared by the connections of the protocol.
+        encoder: Shared likewise.
+    """
+
+    __slots__ = ("_lingered",)
+
+    engine: ScgiEngine[GatewayConnection] | UwsgiEngine[GatewayConnection]
+
+    def __init__(
+        self, service: Service, engine: Engine, parser: EnvironmentParser, encoder: ResponseEncoder
+    ) -> None:
+        super().__init__(service, _HEAD)
+        self.engine = engine(self, parser, encoder, service.defaults, service.flush_soon)
+        self._extensions = EXTENSIONS
+        self._lingered = 0
+
+    # ------------------------------------------------------------------ from the transport
+
+    def connection_made(self, transport: Any) -> None:
+        service = self._service
+        self._transport = transport
+        service.connections.add(self)  # type: ignore[arg-type]  # as any other
+        draining = service.draining
+        self._expect(_HEAD, DRAIN_TIME if draining else service.timeouts.head)
+
+    def data_received(self, data: bytes) -> None:
+        engine = self.engine
+        engine.receive(data)
+        timing = self._timing
+        if timing >= LINGER:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._cut()
+        elif engine.closing:
+            self._end()
+        elif timing != WRITE:
+            self._attend()
+
+    def _attend(self) -> None:
+        """Whose turn is it?"""
+        remote = self.engine.remote
+        if remote == BODY:
+            self._expect(_BODY, self._service.timeouts.body)
+        elif remote == COMPLETE:
+            self._timing = _BUSY
+            self.deadline = float("inf")
+
+    def eof_received(self) -> bool:
+        """Returns whether the transport stays open for writing."""
+        if self._timing >= LINGER:
+            return False
+        engine = self.engine
+        engine.receive_eof()
+        if engine.closing:
+            self._end()
+        return True  # what is still to be written, `_close_transport` waits for
+
+    def resume_writing(self) -> None:
+        self.engine.blocked = False
+        if self._timing == WRITE:
+            self._timing = _BUSY
+            self.deadline = float("inf")
+            self._attend()
+        cycle = self._cycle
+        if cycle is not None:
+            cycle.on_writable()
+
+    # ------------------------------------------------------------------ from the engine
+
+    def on_request(self, stream: Stream, head: GatewayHead) -> StreamHandler:
+        service = self._service
+        self._client = client = self.engine.client
+        self._server = head.server
+        self._scheme = head.scheme
+        trusted = service.trusted
+        if head.forwarded and trusted is not None and trusted.trusts(client[0] if client else None):
+            self._trusted = trusted
+        refusal = None
+        cycle: Any = None
+        upgrade = head.upgrade
+        if upgrade is not None and service.upgrades and b"websocket" in list_tokens(upgrade):
+            try:
+                cycle = self._websocket_cycle(stream, head, self, keyed=True)
+            except HandshakeRefused as exc:
+                refusal = exc.with_traceback(None)  # which would hold this frame
+        if cycle is None:
+            cycle = self._http_cycle(stream, head)
+        self._cycle = cycle
+        if service.timed:
+            cycle.began = service.now()
+        if refusal is not None:
+            cycle.finished = True
+            cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
+            return cycle  # type: ignore[no-any-return]
+        if service.active >= service.limit:
+            # Too many exchanges at once: say so without asking the application.
+            cycle.finished = True
+            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            return cycle  # type: ignore[no-any-return]
+        service.active += 1
+        service.requests += 1
+        cycle.task = service.spawn(cycle.run())
+        return cycle  # type: ignore[no-any-return]
+
+    def on_readable(self, wanted: bool) -> None:
+        transport = self._transport
+        if transport is None or self._timing >= LINGER:
+            return
+        if wanted:
+            transport.resume_reading()
+            if self._timing == _BODY:
+                self._expect(_BODY, self._service.timeouts.body)
+        else:
+            transport.pause_reading()
+
+    def on_complete(self, stream: Stream) -> None:
+        self.flush()
+        service = self._service
+        if service.access_log is not None:
+            cycle = self._cycle
+            if cycle is not None and cycle.status:  # else its peer left before there was one
+                service.log(cycle)
+        self._close()
+
+    # ------------------------------------------------------------------ deadlines and the end
+
+    def on_deadline(self, now: float) -> float:
+        """See `Timed`."""
+        if now < self.deadline:
+            return self.deadline
+        timing = self._timing
+        timeouts = self._service.timeouts
+        if timing >= WRITE:
+            if not self._prolong(now, timeouts.write):
+                self._cut()
+        elif timing == _BODY and not self.engine.reading:
+            self.deadline = now + timeouts.body  # it is the application that lags
+        else:
+            self.engine.timed_out()
+            self._end()
+        return self.deadline
+
+    def _end(self) -> None:
+        """The engine has ended the conversation: write its last word, log why, close."""
+        self.flush()
+        service = self._service
+        cycle = self._cycle
+        error = self.engine.error
+        if error is not None:
+            if cycle is None or not self.engine.remote_closed:  # clients leave all the time
+                transport = self._transport
+                if cycle is None and transport is not None:
+                    self._client = peer_address(transport.get_extra_info("peername"))
+                self._log_refusal(error, error.status)
+            if cycle is not None:
+                if not cycle.status:
+                    cycle.status = error.status  # the engine's answer, not the application's
+                if service.access_log is not None and cycle.was_cut:
+                    service.log(cycle)
+        self._close()
+
+    def _close(self) -> None:
+        """Close after what is written has left, without taking it away from the front."""
+        transport = self._transport
+        engine = self.engine
+        if transport is None or self._timing >= LINGER:
+            return
+        if engine.cut:
+            self._cut()
+            return
+        lingers = engine.expects_more and transport.can_write_eof()
+        engine.stop()
+        if not lingers:
+            if self._waiting_bytes():
+                self._close_transport()
+            else:
+                self._timing = CLOSE
+                self.deadline = float("inf")
+                transport.close()
+            return
+        self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
+        self._expect(LINGER, LINGER_TIME)
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone, and the loop does not know it yet
+            self._cut()
+            return
+        if not engine.reading:
+            transport.resume_reading()
+
+    def drain(self) -> None:
+        """The server stops: a request that has begun, or is about to, is still answered."""
+        if self._timing == _HEAD and self.engine.remote < HEAD:
+            self._expect(_HEAD, min(DRAIN_TIME, self._service.timeouts.head))
