@@ -1,4 +1,4 @@
-"""The same scenario on every runtime: in memory, asyncio, uvloop, and trio (throwaway).
+"""The same scenario on every runtime: in memory, asyncio, uvloop, and trio.
 
 A scenario is ``async def scenario(world)``. It knows `World` and the two ports, nothing else;
 ``play(scenario)`` runs it on each runtime in turn. Real runtimes have real sockets, and their
@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from tests.contracts.trio_loop import TrioLoop
-from tests.contracts.trio_loop import listen as trio_listen
 
-from omnicorn.transports._asyncio import AsyncioLoop
-from omnicorn.transports._asyncio import listen as asyncio_listen
+from omnicorn.transports import _asyncio, _trio
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
 
 if TYPE_CHECKING:
@@ -236,48 +233,32 @@ def _play_inproc(scenario: Scenario) -> None:
         loop.advance(_LOOK)
 
 
-def _play_asyncio(scenario: Scenario, runtime: str) -> None:
-    async def main() -> None:
-        with _listener() as sock:
-            world = World(runtime, AsyncioLoop(asyncio.get_running_loop()))
+async def _play_on(hosting: Any, runtime: str, scenario: Scenario) -> None:
+    with _listener() as sock:
+        async with hosting() as loop:
+            world = World(runtime, loop)
             world._listener = sock
-            servers = await asyncio_listen(lambda: world._factory(), [sock], 100)
+            acceptors = await loop.listen(lambda: world._factory(), [sock], 100)
             try:
                 await scenario(world)
             finally:
                 world.close()
-                for server in servers:
-                    server.close()
+                for acceptor in acceptors:
+                    acceptor.close()
                 for _ in range(5):
-                    await asyncio.sleep(0)
+                    await world.turn()
 
+
+def _play_asyncio(scenario: Scenario, runtime: str) -> None:
     factory: Any = None
     if runtime == "uvloop":
         factory = pytest.importorskip("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+        runner.run(_play_on(_asyncio.hosting, runtime, scenario))
 
 
 def _play_trio(scenario: Scenario) -> None:
-    async def main() -> None:
-        with _listener() as sock:
-            async with trio.open_nursery() as nursery:
-                loop = TrioLoop(nursery)
-                world = World("trio", loop)
-                world._listener = sock
-                nursery.start_soon(loop.run)
-                nursery.start_soon(trio_listen, nursery, lambda: world._factory(), sock)
-                await scenario(world)
-                world.close()
-                nursery.cancel_scope.cancel()
-
-    try:
-        trio.run(main)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
+    trio.run(_play_on, _trio.hosting, "trio", scenario)
 
 
 @pytest.fixture(params=RUNTIMES)

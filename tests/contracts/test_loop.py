@@ -158,3 +158,36 @@ def test_blocking_work_returns_its_result_or_raises_its_exception(play: Play, ru
         assert (elsewhere != threading.get_ident()) == (runtime != "inproc")
 
     play(scenario)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_outlast_awaits_to_the_end_and_tells_of_a_cancellation_meanwhile(
+    play: Play, runtime: str, cancelled: bool
+) -> None:
+    if runtime == "inproc":
+        pytest.skip("no server runs on it")
+
+    async def scenario(world: Any) -> None:
+        events: list[str] = []
+        waiter = world.loop.create_future()
+
+        async def caller() -> None:
+            try:
+                await world.loop.outlast(waiter, lambda: events.append("told"))
+                events.append("returned")
+            except BaseException as exc:
+                events.append("failed" if isinstance(exc, Exception) else "cancelled")
+                raise
+
+        task = world.loop.spawn(caller())
+        await world.turn()
+        if cancelled:
+            task.cancel()
+            await world.until(lambda: events)
+            await world.turn()
+            assert events == ["told"]
+        waiter.set_result(None)
+        await world.until(lambda: len(events) == 1 + cancelled)
+        assert events == (["told", "cancelled"] if cancelled else ["returned"])
+
+    play(scenario)

@@ -18,6 +18,7 @@ import contextvars
 import os
 import socket
 import sys
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from omnicorn.errors import ClientDisconnected
 from omnicorn.ports import HIGH_WATER
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from omnicorn.ports import ConnectionPort
 
@@ -39,6 +40,7 @@ class AsyncioLoop:
         "_loop",
         "call_at",
         "call_soon",
+        "call_soon_threadsafe",
         "create_future",
         "gathers_writes",
         "run_blocking",
@@ -52,6 +54,9 @@ class AsyncioLoop:
         self.time: Callable[[], float] = loop.time
         self.gathers_writes = type(loop).__module__.partition(".")[0] == "uvloop"
         self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
+        self.call_soon_threadsafe: Callable[[Callable[[], object]], object] = (
+            loop.call_soon_threadsafe
+        )
         self.call_at: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = loop.call_at
         self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -72,6 +77,44 @@ class AsyncioLoop:
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
             self._sendfile if hasattr(os, "sendfile") else None
         )
+
+    async def listen(
+        self, connect: Callable[[], ConnectionPort], sockets: Sequence[socket.socket], backlog: int
+    ) -> list[asyncio.AbstractServer]:
+        """Accept on listening *sockets*; each transport gets a connection from *connect*."""
+        servers: list[asyncio.AbstractServer] = []
+        try:
+            for sock in sockets:
+                servers.append(await _server(self._loop, connect, sock, backlog))
+                await servers[-1].start_serving()
+        except BaseException:
+            for server in servers:
+                server.close()
+            raise
+        return servers
+
+    async def outlast(self, waiter: asyncio.Future[None], on_cancel: Callable[[], object]) -> None:
+        """Await *waiter* to its end, even if the caller is cancelled.
+
+        Args:
+            waiter: Of `create_future`.
+            on_cancel: Called each time the caller is cancelled.
+
+        Raises:
+            asyncio.CancelledError: In the end, if the caller was cancelled.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        while not waiter.done():
+            try:
+                await asyncio.wait((waiter,))
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                on_cancel()
+        try:
+            if cancelled is not None:
+                raise cancelled
+        finally:
+            cancelled = None  # its traceback holds this frame
 
     def _run_blocking(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return self._loop.run_in_executor(None, function, *args)
@@ -168,22 +211,13 @@ class AsyncioLoop:
             loop.remove_writer(out)
 
 
-async def listen(
-    factory: Callable[[], ConnectionPort], sockets: list[socket.socket], backlog: int
-) -> list[asyncio.AbstractServer]:
-    """Accept on listening *sockets*; each transport gets a connection from *factory*."""
-    loop = asyncio.get_running_loop()
-    servers: list[asyncio.AbstractServer] = []
-    create: Callable[[], Any] = factory
-    try:
-        for sock in sockets:
-            servers.append(await _server(loop, create, sock, backlog))
-            await servers[-1].start_serving()
-    except BaseException:
-        for server in servers:
-            server.close()
-        raise
-    return servers
+@asynccontextmanager
+async def hosting() -> AsyncIterator[AsyncioLoop]:
+    """The `AsyncioLoop` of the running event loop.
+
+    Its tasks are the event loop's own: who spawns one cancels it, and waits for it.
+    """
+    yield AsyncioLoop(asyncio.get_running_loop())
 
 
 async def _server(

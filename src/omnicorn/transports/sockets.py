@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from omnicorn.config import Bind
 
-__all__ = ["Listeners", "bind", "describe", "local_address", "peer_address"]
+__all__ = ["Listeners", "adopt", "bind", "describe", "local_address", "peer_address"]
 
 _UDS_PERMISSIONS = 0o666
 _SHARED_PORT_ATTEMPTS = 10
@@ -170,6 +170,29 @@ def bind(
     except BaseException:
         listeners.close()
         raise
+    return listeners
+
+
+def adopt(sockets: Iterable[socket.socket], backlog: int, scheme: str = "http") -> Listeners:
+    """Take over stream sockets that a program has bound; whether they listen yet is the same.
+
+    Raises:
+        ConfigError: One is not a stream socket, or there is none.
+
+    Resource handling: the caller closes the result, which closes the sockets; a socket's file
+    stays, as it was not made here.
+    """
+    listeners = Listeners(backlog)
+    for sock in sockets:
+        if sock.type != socket.SOCK_STREAM:
+            raise ConfigError(f"cannot listen on {sock!r}: it is not a stream socket", "sockets")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        listeners.sockets.append(sock)
+    if not listeners.sockets:
+        raise ConfigError("nothing to listen on: give at least one socket", "sockets")
+    listeners.addresses = [describe(sock, scheme) for sock in listeners.sockets]
     return listeners
 
 

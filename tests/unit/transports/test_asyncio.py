@@ -13,7 +13,7 @@ import pytest
 from omnicorn.connections.http1 import Http1Connection
 from omnicorn.connections.service import Service, Timeouts
 from omnicorn.errors import ClientDisconnected
-from omnicorn.transports._asyncio import AsyncioLoop, listen
+from omnicorn.transports._asyncio import AsyncioLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -446,7 +446,8 @@ def test_listen_accepts_on_every_socket_and_leaves_their_files_alone(
             made.append(Keep())
             return made[-1]
 
-        servers = await listen(factory, [tcp, unix], 10)
+        loop = AsyncioLoop(asyncio.get_running_loop())
+        servers = await loop.listen(factory, [tcp, unix], 10)
         loop = asyncio.get_running_loop()
         for family, address in ((socket.AF_INET, tcp.getsockname()), (socket.AF_UNIX, path)):
             with socket.socket(family) as client:

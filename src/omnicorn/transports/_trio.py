@@ -1,0 +1,1044 @@
+"""trio behind the ports: a small reactor in one task, and tasks for applications alone.
+
+What this file alone decides: which trio task runs what, and when.
+
+::
+
+    sockets ─▶ selector ─▶ the reactor, a worker ──data_received──▶ connection ──spawn──▶ request
+                              ▲ its fd, by trio's wait_readable             first step: here
+    call_soon, call_at ─▶ the pump, a task                         if it waits: this worker is its
+    threads ─▶ trio's token                                        task, another one is the reactor
+
+Rules:
+
+1. A connection costs no task. All sockets are in one selector, and its own descriptor (epoll,
+   kqueue) is what trio watches: one of trio's waits for all that is ready, not one for each.
+2. A coroutine never changes its task. The first step of a request runs at once, as asyncio's
+   eager tasks do, in the reactor's task, and most requests end there. One that waits keeps the
+   task, with the nurseries and cancel scopes it has opened in it, and is resumed by trio itself;
+   a *worker*, parked or new, becomes the reactor. What is spawned elsewhere gets a worker.
+3. Each worker has one cancel scope, that of whatever it runs. `TrioTask.cancel` cancels it, for
+   good: that worker runs nothing afterwards, nor does one in which a scope was left open.
+4. A task that was cancelled before its first step never runs (asyncio's rule; a cancelled
+   trio task goes on to its first checkpoint).
+5. Between a request's first wait and the end of the reactor's step trio does not know that its
+   task waits. A waiter that is awaited in that step is not trio's yet: it comes to the reactor,
+   and if it is done meanwhile, the request goes on at once. So a small body that came with its
+   head is there without a switch. Nobody but our own code runs in between, and wakes only those.
+6. Straight to the socket is written only while nothing is unsent and nobody else writes
+   (`sendfile`), or bytes would change places.
+7. A new timer moves the pump's alarm only if it is the earliest; nobody is woken for it.
+8. Everything runs in a copy of the context in which the loop was made, requests in one of their
+   own.
+9. What a callback, a connection or a request raises is logged here, and costs that connection
+   at most. SystemExit and KeyboardInterrupt end `hosting`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import logging
+import math
+import os
+import selectors
+import socket
+import types
+from collections import deque
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import Abort, current_task, reschedule, wait_readable, wait_task_rescheduled
+
+from omnicorn.errors import ClientDisconnected
+from omnicorn.observability.logs import RateLimited
+from omnicorn.ports import HIGH_WATER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
+
+    from omnicorn.ports import ConnectionPort
+
+logger = logging.getLogger("omnicorn.error")
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+_LOW_WATER = HIGH_WATER // 4
+_RECEIVE = 65536  # bytes of one read, after which the other connections have their turn
+_BATCH = 64  # sockets served before other tasks have their turn
+_ACCEPTS = 64  # connections accepted before the others have their turn
+_ACCEPT_PAUSE = 1.0  # seconds without accepting, when there are no descriptors left
+_PARKED = 256  # workers that wait for work
+_SENDFILE_PIECE = 1 << 20  # bytes of one system call: a fast disk does not hold up the loop
+_NOT_CONTAINED = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
+_ENDED: Any = object()
+
+
+class TrioWaiter:
+    """What tasks await and others wake: any number of tasks, once. `TrioLoop.create_future`."""
+
+    __slots__ = ("_done", "_loop", "_tasks", "worker")
+
+    def __init__(self, loop: TrioLoop) -> None:
+        self._loop = loop
+        self._done = False
+        self._tasks: list[trio.lowlevel.Task] = []
+        self.worker: _Worker | None = None  # whose coroutine waits, unknown to trio (rule 5)
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, result: None = None, /) -> None:
+        if self._done:
+            raise RuntimeError("this waiter is done already")
+        self._done = True
+        if self.worker is not None:
+            self.worker.is_woken = True
+        if self._tasks:
+            tasks, self._tasks = self._tasks, []
+            for task in tasks:
+                reschedule(task)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._done:
+            return
+        if self._loop.in_step:
+            yield self
+            return
+        task = current_task()
+        self._tasks.append(task)
+
+        def abort(_: object) -> Abort:
+            self._tasks.remove(task)
+            return Abort.SUCCEEDED
+
+        yield from wait_task_rescheduled(abort).__await__()  # noqa: ASYNC105  # in a generator
+
+
+class TrioTimer:
+    """A callback at a time; see `TrioLoop.call_at`."""
+
+    __slots__ = ("_order", "callback", "when")
+
+    def __init__(self, when: float, order: int, callback: Callable[[], object]) -> None:
+        self.when = when
+        self._order = order
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+    def __lt__(self, other: TrioTimer) -> bool:
+        return (self.when, self._order) < (other.when, other._order)
+
+
+class TrioTask:
+    """A coroutine that was spawned."""
+
+    __slots__ = ("coro", "worker")
+
+    def __init__(self, coro: Coroutine[Any, Any, None] | None, worker: _Worker | None) -> None:
+        self.coro = coro  # until it begins
+        self.worker = worker  # until it ends
+
+    def cancel(self) -> None:
+        """Cancel what it waits for and will wait for; before its first step, it never runs."""
+        worker, coro = self.worker, self.coro
+        if coro is not None:
+            self.coro = self.worker = None
+            coro.close()
+        elif worker is not None:
+            worker.is_spent = True
+            worker.scope.cancel()
+
+
+_OVER = TrioTask(None, None)
+
+
+class _Worker:
+    """A trio task that runs what it is given: coroutines, one after the other, or the reactor."""
+
+    __slots__ = (
+        "_loop",
+        "context",
+        "held",
+        "is_spent",
+        "is_woken",
+        "job",
+        "message",
+        "scope",
+        "task",
+    )
+
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task
+    context: contextvars.Context  # of what is held
+
+    def __init__(self, loop: TrioLoop, job: TrioTask | None) -> None:
+        self._loop = loop
+        self.job = job  # None: to be the reactor
+        self.is_spent = False
+        self.held: Coroutine[Any, Any, None] | None = None  # begun in the reactor, and waits
+        self.message: Any = None  # what it waits for, in trio's words
+        self.is_woken = False  # ... has happened already
+
+    @trio.lowlevel.enable_ki_protection  # a KeyboardInterrupt is for the caller of `hosting`
+    async def run(self) -> None:
+        """The task."""
+        loop = self._loop
+        self.task = current_task()
+        try:
+            with trio.CancelScope() as self.scope:
+                while True:
+                    if self.job is None:
+                        await loop.react(self)
+                    if self.job is not None:
+                        await self._work(self.job)
+                    if self.is_unfit() or not await loop.park(self):
+                        break
+        except BaseException as exc:
+            if self.job is None and not self.is_spent:
+                raise  # without the reactor nothing goes on
+            if _must_go_on(exc):
+                raise
+            logger.error("A request's task failed", exc_info=exc)
+        if self.task.child_nurseries:
+            await loop.bury(self)
+
+    def wait_for(self, message: Any) -> None:
+        """What is held waits, for one of our waiters or for something of trio's."""
+        self.message = message
+        if type(message) is TrioWaiter:
+            message.worker = self
+
+    async def _work(self, job: TrioTask) -> None:
+        coro, job.coro = job.coro, None
+        held, self.held = self.held, None
+        message, self.message = self.message, None
+        try:
+            if held is not None:
+                await _go_on(held, message)
+            elif coro is not None:
+                await coro
+        except Exception as exc:
+            logger.error("A request's task failed", exc_info=exc)
+        finally:
+            job.worker = None
+
+    def is_unfit(self) -> bool:
+        """Whether something was left behind that would reach the next who runs here."""
+        if self.is_spent:
+            return True
+        if self.task.child_nurseries or trio.current_effective_deadline() != math.inf:
+            self.is_spent = True
+        return self.is_spent
+
+
+@types.coroutine
+def _go_on(coro: Coroutine[Any, Any, None], message: Any) -> Generator[Any, Any, None]:
+    """Await a coroutine that has been begun already, and waits with *message*."""
+    try:
+        while True:
+            try:
+                if type(message) is TrioWaiter:
+                    yield from message.__await__()
+                    value = None
+                else:
+                    value = yield message
+            except BaseException as exc:
+                message = coro.throw(exc)
+            else:
+                message = coro.send(value)
+    except StopIteration:
+        return
+
+
+def _must_go_on(exc: BaseException) -> bool:
+    """Whether an exception is more than a request's own misfortune."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(_NOT_CONTAINED) is not None
+    return isinstance(exc, _NOT_CONTAINED)
+
+
+class TrioLoop:
+    """The `Loop` port on trio, and what a server needs besides; made by `hosting`.
+
+    Args:
+        nursery: Where its tasks live; `close` cancels it.
+        selector: Watches all sockets. It has a descriptor itself.
+
+    Attributes:
+        is_closed: `close` was called.
+        connections: Transports that are open.
+        acceptors: Those that accept.
+    """
+
+    gathers_writes = False
+
+    def __init__(self, nursery: trio.Nursery, selector: selectors.BaseSelector) -> None:
+        self._nursery = nursery
+        self._base = contextvars.copy_context()
+        self._token = trio.lowlevel.current_trio_token()
+        self._selector = selector
+        self._fd: int = selector.fileno()  # type: ignore[attr-defined]
+        self._ready: list[tuple[selectors.SelectorKey, int]] = []
+        self._soon: deque[Callable[[], object]] = deque()
+        self._in_turn = False
+        self._pump: trio.lowlevel.Task | None = None  # while it is parked
+        self._timers: list[TrioTimer] = []
+        self._order = 0
+        self._alarm = trio.CancelScope()
+        self._idle: list[_Worker] = []
+        self._eager: _Worker | None = None  # in whose task a first step may run now
+        self.in_step = False  # a request's first step runs, and those of rule 5
+        self._graves: list[trio.CancelScope] = []
+        self._outlasting: set[trio.CancelScope] = set()
+        self._complaints = RateLimited(logger.error)
+        self.is_closed = False
+        self._is_dead = False
+        self.connections: set[TrioTransport] = set()
+        self.acceptors: set[TrioAcceptor] = set()
+        self.time: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.create_future: Callable[[], TrioWaiter] = partial(TrioWaiter, self)
+        self.run_blocking: Callable[..., Awaitable[Any]] = trio.to_thread.run_sync
+        self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
+            _sendfile if hasattr(os, "sendfile") else None
+        )
+        self._start(self._run_pump)
+        self._appoint()
+
+    # ------------------------------------------------------------------ callbacks
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call back after what is ready now; in the reactor's turn, at the end of it."""
+        self._soon.append(callback)
+        pump = self._pump
+        if pump is not None and not self._in_turn:
+            self._pump = None
+            reschedule(pump)
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """The same from any thread or signal handler.
+
+        Raises:
+            RuntimeError: trio's run has ended.
+        """
+        self._token.run_sync_soon(self._call, callback)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> TrioTimer:
+        """Call back at *when*, in seconds of `time`."""
+        self._order += 1
+        timer = TrioTimer(when, self._order, callback)
+        timers = self._timers
+        heapq.heappush(timers, timer)
+        if timers[0] is timer:
+            self._alarm.deadline = when
+        return timer
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_pump(self) -> None:
+        timers = self._timers
+        while True:
+            with trio.CancelScope(deadline=timers[0].when if timers else math.inf) as self._alarm:
+                while True:
+                    if self._soon:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        self._pump = current_task()
+                        await wait_task_rescheduled(self._leave_pump)
+                    self._run_soon()
+            now = self.time()
+            while timers and timers[0].when <= now:
+                callback = heapq.heappop(timers).callback
+                if callback is not None:
+                    self._call(callback)
+
+    def _leave_pump(self, _: object) -> Abort:
+        self._pump = None
+        return Abort.SUCCEEDED
+
+    def _run_soon(self) -> None:
+        soon = self._soon
+        for _ in range(len(soon)):
+            self._call(soon.popleft())
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception:
+            logger.exception("A callback failed")
+
+    # ------------------------------------------------------------------ tasks
+
+    def spawn(self, coro: Coroutine[Any, Any, None]) -> TrioTask:
+        """Run a coroutine as a task; at once as far as it goes, where that is possible."""
+        worker = self._eager
+        if worker is None:
+            return self._hand_over(coro)
+        self._eager = None
+        context = self._base.copy()
+        message = self._step(coro, context)
+        if message is _ENDED:
+            self._eager = worker
+            return _OVER
+        worker.held = coro
+        worker.context = context
+        worker.job = task = TrioTask(None, worker)
+        worker.wait_for(message)
+        return task
+
+    def _step(self, coro: Coroutine[Any, Any, None], context: contextvars.Context) -> Any:
+        """Run a coroutine to its next wait; returns what it waits for, or `_ENDED`."""
+        self.in_step = True
+        try:
+            return context.run(coro.send, None)
+        except StopIteration:
+            return _ENDED
+        except BaseException as exc:
+            if _must_go_on(exc):
+                raise
+            logger.error("A request's task failed", exc_info=exc)
+            return _ENDED
+        finally:
+            self.in_step = False
+
+    def _hand_over(self, coro: Coroutine[Any, Any, None]) -> TrioTask:
+        task = TrioTask(coro, None)
+        try:
+            task.worker = self._employ(task)
+        except RuntimeError:  # this loop is over
+            coro.close()
+            raise
+        return task
+
+    def _appoint(self) -> None:
+        """Make a worker the reactor."""
+        self._employ(None)
+
+    def _employ(self, job: TrioTask | None) -> _Worker:
+        idle = self._idle
+        if idle:
+            worker = idle.pop()
+            worker.job = job
+            reschedule(worker.task)
+        else:
+            worker = _Worker(self, job)
+            self._start(worker.run)
+        return worker
+
+    def _start(self, function: Callable[[], Awaitable[None]]) -> None:
+        self._base.run(self._nursery.start_soon, function)  # which copies the context it runs in
+
+    async def park(self, worker: _Worker) -> bool:
+        """Wait until there is work for *worker*; returns False if it is not needed."""
+        idle = self._idle
+        if len(idle) >= _PARKED:
+            return False
+        idle.append(worker)
+        worker.task.context = self._base.copy()  # what it held is let go
+
+        def abort(_: object) -> Abort:
+            idle.remove(worker)
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+        return True
+
+    async def bury(self, worker: _Worker) -> None:
+        """Keep a task in which a nursery was left open: its end would be that of all others."""
+        logger.error("A request left a nursery open; its tasks are cancelled")
+        for nursery in worker.task.child_nurseries:
+            nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True) as grave:
+            self._graves.append(grave)
+            await trio.sleep_forever()
+
+    # ------------------------------------------------------------------ the reactor
+
+    async def react(self, worker: _Worker) -> None:
+        """Serve what is ready, until a request needs this task: it is the worker's job then."""
+        while True:
+            if self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await wait_readable(self._fd)
+            self._turn(worker)
+            if worker.held is not None or worker.is_unfit():
+                break
+        self._appoint()
+        if worker.held is not None:
+            if type(worker.message) is TrioWaiter:
+                worker.message.worker = None
+            worker.task.context = worker.context
+
+    def _turn(self, worker: _Worker) -> None:
+        """Serve sockets, then run the callbacks that this has asked for."""
+        ready = self._ready or self._selector.select(0)
+        if len(ready) > _BATCH:
+            self._ready = ready[_BATCH:]
+            ready = ready[:_BATCH]
+        elif self._ready:
+            self._ready = []
+        self._eager = worker
+        self._in_turn = True
+        for key, mask in ready:
+            port = key.data
+            try:
+                port.on_ready(mask)
+            except Exception as exc:
+                port.crash(exc)
+            if worker.is_woken:
+                self._go_on_at_once(worker)
+        if self._soon:
+            self._run_soon()
+            if worker.is_woken:
+                self._go_on_at_once(worker)
+        self._in_turn = False
+        self._eager = None
+        if self._soon and self._pump is not None:
+            pump, self._pump = self._pump, None
+            reschedule(pump)
+
+    def _go_on_at_once(self, worker: _Worker) -> None:
+        """What the held coroutine waits for has happened meanwhile."""
+        while worker.is_woken:
+            worker.is_woken = False
+            coro, task = worker.held, worker.job
+            assert coro is not None and task is not None
+            message = self._step(coro, worker.context)
+            if message is not _ENDED:
+                worker.wait_for(message)
+                continue
+            worker.held = worker.message = worker.job = task.worker = None
+            if not worker.is_spent:
+                self._eager = worker
+
+    def watch(self, sock: socket.socket, before: int, mask: int, port: object) -> None:
+        """Have *port* told when *sock* is ready; *mask* 0: no more."""
+        if not before:
+            self._selector.register(sock, mask, port)
+        elif mask:
+            self._selector.modify(sock, mask, port)
+        else:
+            self._selector.unregister(sock)
+
+    # ------------------------------------------------------------------ for servers
+
+    async def listen(
+        self, connect: Callable[[], ConnectionPort], sockets: Sequence[socket.socket], backlog: int
+    ) -> list[TrioAcceptor]:
+        """Accept on listening *sockets*; each transport gets a connection from *connect*."""
+        for sock in sockets:
+            sock.setblocking(False)
+            sock.listen(backlog)
+        return [TrioAcceptor(self, sock, connect) for sock in sockets]
+
+    def attach(
+        self, sock: socket.socket, port: ConnectionPort, peername: Any = None
+    ) -> TrioTransport:
+        """Serve *port* on a connected socket, which is closed in the end."""
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # A response in two writes must not wait for the peer's delayed ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport = TrioTransport(self, sock, port, peername)
+        transport.begin()
+        return transport
+
+    async def outlast(self, waiter: TrioWaiter, on_cancel: Callable[[], object]) -> None:
+        """Await *waiter* to its end, even if the caller is cancelled.
+
+        Args:
+            waiter: Of `create_future`.
+            on_cancel: Called when the caller is cancelled meanwhile; once, as trio knows no second
+                time. Who is cancelled already may be here because of that, to end in order.
+
+        Raises:
+            trio.Cancelled: In the end, if the caller was cancelled; before it, if the loop dies.
+        """
+        came_cancelled = trio.current_effective_deadline() == -math.inf
+        try:
+            await waiter
+        except (trio.Cancelled, KeyboardInterrupt):
+            if not came_cancelled:
+                on_cancel()
+            if self._is_dead:
+                raise
+            with trio.CancelScope(shield=True) as scope:
+                self._outlasting.add(scope)
+                try:
+                    await waiter
+                finally:
+                    self._outlasting.discard(scope)
+            raise
+
+    def complain(self, message: str, *args: object) -> None:
+        """Log what may happen over and over, once in a while."""
+        self._complaints(self.time(), message, *args)
+
+    def give_up(self) -> None:
+        """The loop has died: nothing that somebody still awaits will happen."""
+        self._is_dead = True
+        for scope in tuple(self._outlasting):
+            scope.cancel()
+
+    def close(self) -> None:
+        """Cut all connections, accept no more, and cancel the tasks."""
+        self.is_closed = True
+        self._run_soon()
+        for acceptor in tuple(self.acceptors):
+            acceptor.close()
+        for transport in tuple(self.connections):
+            transport.abort()
+            self._call(transport.lose)
+        self._ready = []
+        for grave in self._graves:
+            grave.cancel()
+        self._nursery.cancel_scope.cancel()
+
+
+class TrioAcceptor:
+    """Accepts on one listening socket until it is closed; the socket is its owner's."""
+
+    def __init__(
+        self, loop: TrioLoop, sock: socket.socket, connect: Callable[[], ConnectionPort]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._connect = connect
+        self._mask = 0
+        self._is_closed = False
+        loop.acceptors.add(self)
+        self._watch(READ)
+
+    def on_ready(self, _: int) -> None:
+        """Accept who is there, a bounded number of them."""
+        for _ in range(_ACCEPTS):
+            if self._is_closed:
+                return
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except (InterruptedError, ConnectionAbortedError):
+                continue
+            except OSError as exc:
+                # No descriptors, no memory: those who wait are not lost, they wait. What
+                # Linux reports of a network in trouble is no reason to hurry, either.
+                self._loop.complain(
+                    "Nobody is accepted for %g s: %s", _ACCEPT_PAUSE, exc.strerror or exc
+                )
+                self._watch(0)
+                self._loop.call_at(self._loop.time() + _ACCEPT_PAUSE, self._go_on)
+                return
+            try:
+                self._loop.attach(sock, self._connect(), address)
+            except Exception as exc:
+                self.crash(exc)
+                sock.close()
+
+    def _go_on(self) -> None:
+        if not self._is_closed:
+            self._watch(READ)
+
+    def _watch(self, mask: int) -> None:
+        if mask != self._mask:
+            self._loop.watch(self._sock, self._mask, mask, self)
+            self._mask = mask
+
+    def crash(self, exc: Exception) -> None:
+        """A connection could not be made: others may."""
+        logger.error("A connection could not be made", exc_info=exc)
+
+    def close(self) -> None:
+        """Accept no more, at once."""
+        self._is_closed = True
+        self._watch(0)
+        self._loop.acceptors.discard(self)
+
+
+class TrioTransport:
+    """The `Transport` port on a connected socket; made by `TrioLoop.attach`."""
+
+    __slots__ = (
+        "_closing",
+        "_direct",
+        "_ended",
+        "_eof",
+        "_error",
+        "_lent",
+        "_loop",
+        "_lost",
+        "_mask",
+        "_on_data",
+        "_paused",
+        "_peername",
+        "_port",
+        "_progress",
+        "_reading",
+        "_receive",
+        "_send",
+        "_sock",
+        "_sockname",
+        "_unsent",
+    )
+
+    def __init__(
+        self, loop: TrioLoop, sock: socket.socket, port: ConnectionPort, peername: Any
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._send = sock.send
+        self._receive = sock.recv
+        self._port = port
+        self._on_data = port.data_received
+        self._unsent = bytearray()
+        self._mask = 0  # what the selector watches for
+        self._reading = True
+        self._ended = False  # the peer has sent its last
+        self._direct = True  # `write` goes straight to the socket
+        self._paused = False  # the port was told to write no more
+        self._eof = False  # `write_eof` was called
+        self._lent = False  # to sendfile
+        self._closing = False
+        self._lost = False  # ``connection_lost`` is to be called, or has been
+        self._error: Exception | None = None
+        self._progress: TrioWaiter | None = None  # somebody awaits that the socket takes more
+        self._peername = peername if peername is not None else _name(sock.getpeername)
+        self._sockname = _name(sock.getsockname)
+        loop.connections.add(self)
+
+    # ------------------------------------------------------------------ the port
+
+    def write(self, data: bytes, /) -> None:
+        """See `Transport`.
+
+        Raises:
+            RuntimeError: After `write_eof`.
+        """
+        if self._direct:
+            try:
+                sent = self._send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as exc:
+                self._fail(exc)
+                return
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]  # type: ignore[assignment]
+            self._direct = False
+        elif self._closing or not data:
+            return
+        elif self._eof:
+            raise RuntimeError("write() after write_eof()")
+        unsent = self._unsent
+        unsent += data
+        self._watch()
+        if len(unsent) > HIGH_WATER and not self._paused:
+            self._paused = True
+            self._port.pause_writing()
+
+    def write_eof(self) -> None:
+        if not self._eof and not self._closing:
+            self._eof = True
+            self._direct = False
+            if not self._unsent and not self._lent:
+                self._shut()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Read nothing more, send what is unsent, then close."""
+        if not self._closing:
+            self._closing = True
+            self._direct = self._reading = False
+            if self._unsent or self._lent:
+                self._watch()
+            else:
+                self._end()
+
+    def abort(self) -> None:
+        self._end()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._watch()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self._closing and not self._ended:
+            self._reading = True
+            self._watch()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._unsent)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``socket``, ``peername``, ``sockname``; *default* for what is unknown."""
+        if name == "socket":
+            return self._sock
+        if name == "peername":
+            return default if self._peername is None else self._peername
+        if name == "sockname":
+            return default if self._sockname is None else self._sockname
+        return default
+
+    def set_protocol(self, connection: ConnectionPort, /) -> None:
+        self._port = connection
+        self._on_data = connection.data_received
+
+    # ------------------------------------------------------------------ the reactor
+
+    def begin(self) -> None:
+        """Tell the port, then read, unless it has paused that."""
+        try:
+            self._port.connection_made(self)
+        except Exception as exc:
+            self.crash(exc)
+        self._watch()
+
+    def crash(self, exc: Exception) -> None:
+        """The port has failed: it alone is cut."""
+        logger.error("A connection failed", exc_info=exc)
+        self.abort()
+
+    def on_ready(self, mask: int) -> None:
+        """The socket is ready for what the selector watches."""
+        if mask & WRITE:
+            self._flush()
+        if mask & READ and self._reading:
+            try:
+                data = self._receive(_RECEIVE)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                self._fail(exc)
+                return
+            if data:
+                self._on_data(data)
+            else:
+                self._ended = True
+                self._reading = False
+                self._watch()
+                if not self._port.eof_received():
+                    self.close()
+
+    def _flush(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.set_result()
+        unsent = self._unsent
+        if unsent and not self._lent:
+            try:
+                del unsent[: self._send(unsent)]
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                self._fail(exc)
+                return
+            if not unsent:
+                self._written()
+            if self._paused and len(unsent) <= _LOW_WATER and not self._closing:
+                self._paused = False
+                self._port.resume_writing()
+        self._watch()
+
+    def _written(self) -> None:
+        """Nothing is unsent any more, and nobody else writes."""
+        if self._closing:
+            self._end()
+        elif self._eof:
+            self._shut()
+        else:
+            self._direct = True
+
+    def _shut(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            self._fail(exc)
+
+    def _watch(self) -> None:
+        """Have the selector watch for what is wanted now."""
+        mask = READ if self._reading else 0
+        if self._progress is not None or (self._unsent and not self._lent):
+            mask |= WRITE
+        if mask != self._mask:
+            self._loop.watch(self._sock, self._mask, mask, self)
+            self._mask = mask
+
+    # ------------------------------------------------------------------ the end
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None and not self._lost:
+            self._error = error.with_traceback(None)  # which would hold this frame
+        self._end()
+
+    def _end(self) -> None:
+        """Drop what is unsent; the port learns of it in the loop's next turn."""
+        if not self._lost:
+            self._lost = self._closing = True
+            self._direct = self._reading = False
+            self._unsent.clear()
+            progress, self._progress = self._progress, None
+            if progress is not None:
+                progress.set_result()
+            self._watch()
+            self._loop.call_soon(self.lose)
+
+    def lose(self) -> None:
+        """Tell the port, and close the socket; once more does nothing."""
+        loop = self._loop
+        if self in loop.connections:
+            loop.connections.discard(self)
+            try:
+                self._port.connection_lost(self._error)
+            finally:
+                self._sock.close()
+
+    # ------------------------------------------------------------------ sendfile
+
+    async def sendfile(self, file: int, offset: int, count: int, stall: float) -> int:
+        """See `Loop.sendfile`."""
+        while self._unsent:
+            await self._room(stall)
+        if self._closing:
+            raise ClientDisconnected("the client has disconnected")
+        self._lent = True
+        self._direct = False
+        sent = 0
+        try:
+            while sent < count:
+                if self._closing:
+                    raise ClientDisconnected("the client has disconnected")
+                try:
+                    size = min(count - sent, _SENDFILE_PIECE)
+                    done = os.sendfile(self._sock.fileno(), file, offset + sent, size)
+                except BlockingIOError:
+                    await self._room(stall)
+                    continue
+                except (BrokenPipeError, ConnectionError) as exc:
+                    self._fail(exc)
+                    raise ClientDisconnected("the client has disconnected") from None
+                except OSError:
+                    break  # a file the kernel cannot send from: a pipe, some network file systems
+                if not done:
+                    return sent
+                sent += done
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._lent = False
+            if self._unsent:
+                self._watch()
+            elif not self._lost:
+                self._written()
+        while sent < count:
+            size = min(count - sent, HIGH_WATER)
+            data = await self._loop.run_blocking(os.pread, file, size, offset + sent)
+            if not data:
+                break
+            if self._closing:
+                raise ClientDisconnected("the client has disconnected")
+            self.write(data)
+            while self._unsent:
+                await self._room(stall)
+            sent += len(data)
+        return sent
+
+    async def _room(self, stall: float) -> None:
+        """Wait until the socket takes more.
+
+        Raises:
+            ClientDisconnected: It has not for *stall* seconds, or is no more.
+        """
+        self._progress = waiter = self._loop.create_future()
+        self._watch()
+        with trio.move_on_after(stall):
+            await waiter
+        if not waiter.done():
+            self._end()
+            raise ClientDisconnected("the client has stopped reading")
+        if self._lost:
+            raise ClientDisconnected("the client has disconnected")
+
+
+async def _sendfile(transport: Any, file: int, offset: int, count: int, stall: float) -> int:
+    # By the transport's own method, which may stand behind another.
+    sent: int = await transport.sendfile(file, offset, count, stall)
+    return sent
+
+
+def _name(ask: Callable[[], Any]) -> Any:
+    """A socket's address, or None where the peer has gone already."""
+    try:
+        return ask()
+    except OSError:
+        return None
+
+
+@asynccontextmanager
+async def hosting() -> AsyncIterator[TrioLoop]:
+    """A `TrioLoop` in the running trio; left, it cuts and cancels what is left, and waits for it.
+
+    Its tasks live behind a shield: a caller that is cancelled can still drain in order. What the
+    caller raises comes out as it is, and what ends the loop too early (SystemExit in a task, a
+    bug of the reactor) cancels the caller and comes out in its place.
+    """
+    selector = selectors.DefaultSelector()
+    if not hasattr(selector, "fileno"):
+        raise RuntimeError(
+            f"trio cannot watch a {type(selector).__name__}: this platform has neither epoll nor "
+            "kqueue; use asyncio"
+        )
+    made: list[TrioLoop] = []
+    failure: BaseException | None = None
+    error: BaseException | None = None
+
+    async def host(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal failure
+        try:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    made.append(TrioLoop(nursery, selector))
+                    task_status.started()
+                    await trio.sleep_forever()
+        except BaseException as exc:
+            # The end of a buried task is an error of trio's own.
+            if _must_go_on(exc) or not (made and made[0].is_closed):
+                failure = _alone(exc)
+                interrupt.cancel()
+                for loop in made:
+                    loop.give_up()
+        finally:
+            selector.close()
+
+    with trio.CancelScope() as interrupt:
+        async with trio.open_nursery() as outer:
+            await outer.start(host)
+            try:
+                yield made[0]
+            except BaseException as exc:
+                error = exc
+            finally:
+                made[0].close()
+    try:
+        if failure is not None:
+            raise failure
+        if error is not None:
+            raise error
+    finally:
+        failure = error = None  # their tracebacks hold this frame
+
+
+def _alone(exc: BaseException) -> BaseException:
+    """The one exception of a group, or of a group in it."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
