@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from omnicorn.config import Config
-    from omnicorn.runtime.run import run, serve
+    from omnicorn.runtime.run import run
     from omnicorn.runtime.server import Server
+    from omnicorn.runtime.serving import serve
 
 __version__ = "0.1.0"
 
@@ -24,7 +25,7 @@ _HOMES = {
     "Config": "omnicorn.config",
     "Server": "omnicorn.runtime.server",
     "run": "omnicorn.runtime.run",
-    "serve": "omnicorn.runtime.run",
+    "serve": "omnicorn.runtime.serving",
 }
 
 

@@ -12,9 +12,12 @@ ELSEWHERE = {
     "ports.py": "tests/contracts",  # structural types: the contract suites run every carrier
     "errors.py": "tests/unit",  # raised and asserted everywhere
     "__main__.py": "tests/e2e",  # is how the end-to-end tests start the server
+    "asyncio.py": "tests/unit/runtime/test_serving.py",  # another name for `serve`
+    "trio.py": "tests/unit/runtime/test_serving.py",  # likewise
     "asgi/callables.py": "tests/typing",  # type aliases
     "asgi/extensions.py": "tests/typing",  # TypedDicts, checked by mypy and in test_scopes
     "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
+    "connections/exclusive.py": "tests/unit/connections",  # likewise, and in test_gateway
     "http/limits.py": "tests/unit/protocols/http1/test_limits.py",
     "protocols/http2/codes.py": "tests/unit/protocols/http2",  # numbers
     # What they decide shows in what the communicators say.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from traceback import TracebackException
     from types import ModuleType
 
+    from omnicorn.config import Config
+    from omnicorn.runtime.interfaces import AnyApplication
+
 #: Attributes that are looked for when the spec names none, in this order.
 CONVENTIONAL = ("app", "application")
 
@@ -62,6 +65,19 @@ def load_app(spec: str, *, app_dir: str = ".", factory: bool = False) -> Callabl
         )
     application: Callable[..., Any] = found
     return application
+
+
+def load(app: AnyApplication | str | None, config: Config) -> AnyApplication:
+    """The application itself, imported where it is named."""
+    target = config.app if app is None else app
+    if target is None:
+        raise ConfigError("no application is given: name it as module:attribute", "app")
+    if isinstance(target, str):
+        return load_app(target, app_dir=config.app_dir, factory=config.factory)
+    if config.factory:
+        made: AnyApplication = target()  # a factory, by the caller's word
+        return made
+    return target
 
 
 # Reading the spec -----------------------------------------------------------------------

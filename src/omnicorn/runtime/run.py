@@ -1,4 +1,4 @@
-"""From a configuration to an exit code: the loop, the signals, the process.
+"""From a configuration to an exit code: the event loop and the process.
 
 ===========  =======================================================
 exit code    meaning
@@ -7,30 +7,24 @@ exit code    meaning
 2            the configuration is wrong, or an address is not to be had
 3            the application did not load, or its lifespan failed
 ===========  =======================================================
-
-SIGINT and SIGTERM drain; a second one cancels what is still running. SIGHUP has the certificates
-read again, where there are any. Signal handlers are put back as they were, so that an embedding
-program keeps its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import signal
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.config import Config
 from omnicorn.errors import ConfigError, LifespanFailed
-from omnicorn.runtime.server import Server, load
+from omnicorn.runtime.loader import load
+from omnicorn.runtime.serving import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    import asyncio
+    from collections.abc import Callable, Coroutine
 
-    from omnicorn.bridge.cycle import Application
+    from omnicorn.runtime.interfaces import AnyApplication
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -39,11 +33,11 @@ EXIT_APP = 3
 logger = logging.getLogger("omnicorn")
 
 
-def run(app: Application | str | None = None, **options: Any) -> int:
+def run(app: AnyApplication | str | None = None, **options: Any) -> int:
     """Serve an application until SIGINT or SIGTERM; blocks.
 
     Args:
-        app: An ASGI 3 application or its import string, ``"module:attribute"``.
+        app: An ASGI or WSGI application or its import string, ``"module:attribute"``.
         **options: The options of `Config`.
 
     Returns:
@@ -59,68 +53,36 @@ def run(app: Application | str | None = None, **options: Any) -> int:
     return run_config(Config(**options), app)
 
 
-def run_config(config: Config, app: Application | None = None) -> int:
+def run_config(config: Config, app: AnyApplication | None = None) -> int:
     """Serve as configured; see `run`."""
     from omnicorn.observability.logs import configure
 
     configure(config.log_level, config.log_config, config.use_colors)
     target = load(app, config)
-    factory = loop_factory(config.loop)
-    with asyncio.Runner(loop_factory=factory) as runner:
-        try:
-            runner.run(serve(target, config.replace(factory=False)))
-        except LifespanFailed as exc:
-            logger.error("The application did not start: %s", exc, exc_info=exc.__cause__)
-            return EXIT_APP
+    runner = loop_runner(config.loop)
+    try:
+        runner(partial(serve, target, config.replace(factory=False), signals=True))
+    except LifespanFailed as exc:
+        logger.error("The application did not start: %s", exc, exc_info=exc.__cause__)
+        return EXIT_APP
     return EXIT_OK
 
 
-async def serve(app: Application | str | None = None, config: Config | None = None) -> None:
-    """Serve an application inside the running loop until SIGINT, SIGTERM or cancellation.
-
-    Signals are only listened to in the main thread, and put back afterwards; SIGHUP calls
-    `Server.reload`, where there are certificates. Cancelling the task that awaits this drains as
-    a signal does.
-
-    Args:
-        app: An ASGI 3 application or its import string; None takes ``config.app``.
-        config: The configuration; the defaults if not given.
+def loop_runner(name: str) -> Callable[[Callable[[], Coroutine[Any, Any, None]]], object]:
+    """What runs an async function from beginning to end, for ``--loop``.
 
     Raises:
-        ConfigError: The application cannot be loaded or an address not be bound.
-        LifespanFailed: The application refused to start.
+        ConfigError: The library asked for is not installed.
     """
-    server = Server(app, config)
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            server.hurry()
-        stop.set()
-
-    callbacks = {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
-    if server.config.tls and server.config.ssl_context is None and hasattr(signal, "SIGHUP"):
-        callbacks[signal.SIGHUP] = server.reload
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_signals(callbacks))
-        if server.config.ssl_sni:
-            from omnicorn.security.tls import names_are_ascii
-
-            stack.enter_context(names_are_ascii())
-        starting = asyncio.ensure_future(server.start())
-        stopping = asyncio.ensure_future(stop.wait())
+    if name == "trio":
         try:
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                await stopping
-            else:
-                logger.warning("The start is cancelled")
-        finally:
-            stopping.cancel()
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            await server.stop()
+            import trio
+        except ImportError:
+            raise ConfigError(
+                "loop: trio is not installed; install omnicorn[trio] or use --loop asyncio", "loop"
+            ) from None
+        return trio.run
+    return partial(_run_asyncio, loop_factory(name))
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -143,26 +105,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
-def _in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None], *_: object) -> None:
-    loop.call_soon_threadsafe(callback)
+def _run_asyncio(
+    factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    main: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    import asyncio
 
-
-@contextlib.contextmanager
-def _signals(callbacks: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
-    """Call back in the loop for signals, where that is possible."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before: dict[signal.Signals, Any] = {}
-    for number, callback in callbacks.items():
-        previous = signal.getsignal(number)
-        # Not the loop's add_signal_handler: a program's own handler there would be lost.
-        signal.signal(number, partial(_in_loop, loop, callback))
-        before[number] = previous
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            if previous is not None:
-                signal.signal(number, previous)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())

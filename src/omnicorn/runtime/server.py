@@ -1,4 +1,4 @@
-"""A server's life inside a running asyncio loop: start, serve, drain, stop.
+"""A server's life inside a running event loop: start, serve, drain, stop.
 
 ::
 
@@ -8,189 +8,328 @@
           ──▶ the whole grace: cancel what is left
           ──▶ lifespan.shutdown (always; as long again, then cancelled)
 
-With ``redirect_http`` there are two services, of which the second answers 308; both drain.
+Invariants:
 
-Rule: nobody here touches signals or the process; `runtime.run` does.
+1. It is the same on every library: what it needs of one is a `Host`.
+2. What must be given back is given back in a task of the loop's, not of the caller's: a caller
+   that is cancelled meanwhile hurries it (`Server.hurry`) and still waits for its end.
+3. Nobody here touches signals or the process; `runtime.serving` and `runtime.run` do.
+
+With ``redirect_http`` there are two services, of which the second answers 308; both drain.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.lifespan import Lifespan
 from omnicorn.connections import accept
-from omnicorn.connections.service import Http2, Service, Timeouts, WebSockets
 from omnicorn.errors import ConfigError, LifespanFailed
-from omnicorn.http.limits import Limits
-from omnicorn.transports._asyncio import AsyncioLoop, listen
-from omnicorn.transports.sockets import Listeners, bind, local_address
+from omnicorn.runtime.hosts import Event, hosting, running_host
+from omnicorn.runtime.loader import load
+from omnicorn.runtime.services import make_service
+from omnicorn.transports.sockets import Listeners, adopt, bind, local_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import socket
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
-    from omnicorn.bridge.cycle import Application
     from omnicorn.config import Config
     from omnicorn.config.bind import Bind
+    from omnicorn.connections.service import Service
     from omnicorn.observability.access_log import AccessLog, AccessLogger
-    from omnicorn.ports import ConnectionPort
+    from omnicorn.ports import Task, Waiter
+    from omnicorn.runtime.hosts import Acceptor, Connect, Host
+    from omnicorn.runtime.interfaces import AnyApplication
     from omnicorn.runtime.tls import Handshakes, OwnContext
     from omnicorn.security.tls import Certificates
 
 logger = logging.getLogger("omnicorn")
 
+_LAST_WORD = 0.05
+"""Seconds applications get at least between the disconnect and their cancellation."""
 _CANCEL_GRACE = 5.0
 """Seconds a cancelled application gets for its clean-up."""
 
 
 class Server:
-    """Serves one application from the running event loop.
+    """Serves one application from the running event loop, of asyncio or trio.
 
     Args:
-        app: An ASGI 3 application, or its import string; None takes ``config.app``.
-        config: Everything else; the defaults where not given.
+        app: An ASGI or WSGI application, or its import string; None takes ``config.app``.
+        config: Everything else; the defaults where not given. It is copied: what is changed
+            later changes nothing here.
+        mode: The interface of the application, in the place of ``config.interface``:
+            ``"asgi3"``, ``"asgi2"``, ``"wsgi"`` or ``"auto"``.
+        sockets: Bound sockets to serve HTTP on, in the place of the addresses that *config*
+            names. They are closed at the end.
 
     Attributes:
-        addresses: Where it listens, with real port numbers: ``http://127.0.0.1:8000``,
-            ``https://...`` with TLS.
+        urls: Where it listens, with real port numbers: ``http://127.0.0.1:8000``,
+            ``https://...`` with TLS; ``unix:/run/app.sock``.
         redirects: Where it answers 308 alone, in the same form.
-        config: As given.
+        config: Its copy.
 
     Resource handling: `start` acquires listening sockets and the application's lifespan
     or, when it raises, nothing; `stop` releases both. As an async context manager it does
-    the two.
+    the two; on trio that is the only way, as tasks need a place to live in.
     """
 
-    def __init__(self, app: Application | str | None = None, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        app: AnyApplication | str | None = None,
+        config: Config | None = None,
+        *,
+        mode: str | None = None,
+        sockets: Iterable[socket.socket] | None = None,
+    ) -> None:
         if config is None:
             from omnicorn.config import Config
 
             config = Config()
-        self._app = app
-        self.config = config
-        self.addresses: list[str] = []
+        self.config = config.replace(**({} if mode is None else {"interface": mode}))
+        self.urls: list[str] = []
         self.redirects: list[str] = []
-        self._service: Service | None = None
-        self._redirect: Service | None = None
+        self._app = app
+        self._sockets = None if sockets is None else list(sockets)
+        self._hosting: AbstractAsyncContextManager[Host] | None = None
+        self._host: Host | None = None
+        self._services: list[Service] = []
         self._certificates: Certificates | OwnContext | None = None
         self._handshakes: Handshakes | None = None
         self._lifespan: Lifespan | None = None
         self._listeners: list[Listeners] = []
-        self._acceptors: list[asyncio.AbstractServer] = []
-        self._stopping: asyncio.Task[None] | None = None
-        self._hurry: asyncio.Event | None = None
+        self._acceptors: list[Acceptor] = []
+        self._started = False
+        self._grace = self.config.timeout_graceful_shutdown
+        self._hurry = Event()
+        self._stopping = False
+        self._task: Task | None = None
+        self._stopped = Event()
+        self._access_log: AccessLog | AccessLogger | None = None
         self._log_file: TextIO | None = None
 
     async def __aenter__(self) -> Server:
-        await self.start()
+        self._hosting = manager = hosting()
+        host = await manager.__aenter__()
+        try:
+            await self.start(host)
+        except BaseException as exc:
+            await manager.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        assert self._hosting is not None
+        try:
+            await self.stop()
+        finally:
+            await self._hosting.__aexit__(None, None, None)
+
+    @property
+    def started(self) -> bool:
+        """Whether it serves: from the end of `start` until `stop` begins."""
+        return self._started and not self._stopping
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, handshakes in progress not counted."""
+        return sum(len(each.connections) for each in self._services)
+
+    @property
+    def requests(self) -> int:
+        """How many requests and WebSockets the application has been given so far."""
+        return sum(each.requests for each in self._services)
 
     # ------------------------------------------------------------------ start
 
-    async def start(self) -> None:
+    async def start(self, host: Host | None = None) -> None:
         """Start the application and listen.
+
+        Args:
+            host: What `hosting` gave; the running loop of asyncio, if not given.
 
         Raises:
             ConfigError: The application cannot be loaded, an address not be bound, or a
                 certificate not be used.
             LifespanFailed: The application refused to start.
+            Stopped: `give_up` or `stop` was called meanwhile.
         """
-        if self._service is not None:
+        if self._host is not None:
             raise RuntimeError("this server has been started before; make a new one")
         config = self.config
         app = load(self._app, config)
-        loop = AsyncioLoop(asyncio.get_running_loop())
-        self._hurry = asyncio.Event()
+        self._host = host = host or running_host()
         try:
-            access_log = self._open_log(loop) if config.access_log else None
-            self._service = service = make_service(app, loop, config, access_log)
-            connect = self._acceptor(service, loop)
-            listeners = self._bind(config.binds, "https" if config.tls else "http")
-            redirect = self._bind_redirect(listeners, loop)
-            self._lifespan = lifespan = Lifespan(app, loop, config.lifespan)
-            try:
-                await lifespan.startup()
-            except BaseException:
-                self._lifespan = None
-                lifespan.cancel()
-                raise
-            if self._stopping is not None:
-                raise RuntimeError("this server was stopped while it started")
-            service.state = lifespan.state
-            for each in self._listeners:
-                each.listen()
-            self._acceptors = await listen(connect, listeners.sockets, config.backlog)
-            if redirect is not None:
-                answer, plain = redirect
-                self._acceptors += await listen(answer, plain.sockets, config.backlog)
-                self.redirects = list(plain.addresses)
-        except BaseException:
-            await self._release()
+            self._access_log = self._open_log(host) if config.access_log else None
+            service = self._make_service(app, config, self._access_log)
+            places = self._bind(app, host)
+            await self._start_application(service, host)
+            if self._stopping:
+                raise Stopped
+            for _, listeners in places:
+                listeners.listen()
+            for connect, listeners in places:
+                self._acceptors += await host.listen(connect, listeners.sockets, config.backlog)
+            if self._stopping:
+                raise Stopped
+        except BaseException as exc:
+            asked = self._stopping
+            self._stopping = True
+            self.urls, self.redirects = [], []
+            await self._see_through(self._release())
+            self._stopped.set()
+            if asked and isinstance(exc, LifespanFailed):
+                raise Stopped from None
             raise
-        self.addresses = list(listeners.addresses)
-        for address in self.addresses:
-            logger.info("omnicorn is serving on %s", address)
-        for address in self.redirects:
-            logger.info("omnicorn redirects %s to https", address)
+        self._started = True
+        for url in self.urls:
+            logger.info("omnicorn is serving on %s", url)
+        for url in self.redirects:
+            logger.info("omnicorn redirects %s to https", url)
 
-    def _bind(self, binds: Sequence[Bind], scheme: str) -> Listeners:
+    def _make_service(
+        self, app: AnyApplication, config: Config, access_log: AccessLog | AccessLogger | None
+    ) -> Service:
+        assert self._host is not None
+        service = make_service(app, self._host, config, access_log)
+        self._services.append(service)
+        return service
+
+    async def _start_application(self, service: Service, host: Host) -> None:
+        if service.wsgi is not None:
+            return
+        self._lifespan = lifespan = Lifespan(service.app, host, self.config.lifespan)
+        limit = self.config.timeout_startup
+        late = False
+
+        def cancel() -> None:
+            nonlocal late
+            late = True
+            self._cancel_startup(lifespan, host)
+
+        timer = None if limit is None else host.call_at(host.time() + limit, cancel)
+        try:
+            await lifespan.startup()
+            if late:
+                raise LifespanFailed("cancelled")
+        except BaseException as exc:
+            self._lifespan = None
+            lifespan.cancel()
+            if late and isinstance(exc, LifespanFailed):
+                message = f"the application's startup took longer than {limit:g} s"
+                raise LifespanFailed(message) from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        for each in self._services:
+            each.state = lifespan.state
+
+    def _cancel_startup(self, lifespan: Lifespan, host: Host) -> None:
+        lifespan.cancel()
+        host.call_at(host.time() + _CANCEL_GRACE, lifespan.abandon)
+
+    def _bind(self, app: AnyApplication, host: Host) -> list[tuple[Connect, Listeners]]:
+        """Bind every address; returns what accepts where."""
         config = self.config
-        listeners = bind(
-            binds,
-            backlog=config.backlog,
-            reuse_port=config.reuse_port,
-            uds_permissions=config.uds_permissions,
-            uds_owner=config.uds_owner,
-            scheme=scheme,
+        service = self._services[0]
+        scheme = "https" if config.tls else "http"
+        places: list[tuple[Connect, Listeners]] = []
+        if self._sockets is not None:
+            listeners = self._keep(adopt(self._sockets, config.backlog, scheme))
+            places.append((self._connector(service, host), listeners))
+        else:
+            for name, binds in _by_scheme(config.binds):
+                if name == "http":
+                    listeners = self._listeners_for(binds, scheme)
+                    places.append((self._connector(service, host), listeners))
+                else:
+                    listeners = self._listeners_for(binds, name)
+                    places.append((accept.gateway(service, name), listeners))
+            if config.insecure_binds:
+                # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
+                settings = config.replace(hsts=None)
+                plain = self._make_service(app, settings, self._access_log)
+                listeners = self._listeners_for(config.insecure_binds, "http")
+                places.append((self._proxied(accept.plain(plain)), listeners))
+        self.urls = [url for _, listeners in places for url in listeners.addresses]
+        if config.redirect_http is not None:
+            places.append(self._bind_redirect(places[0][1], config.redirect_http))
+            self.redirects = list(places[-1][1].addresses)
+        return places
+
+    def _listeners_for(self, binds: Sequence[Bind], scheme: str) -> Listeners:
+        config = self.config
+        return self._keep(
+            bind(
+                binds,
+                backlog=config.backlog,
+                reuse_port=config.reuse_port,
+                uds_permissions=config.uds_permissions,
+                uds_owner=config.uds_owner,
+                scheme=scheme,
+            )
         )
+
+    def _keep(self, listeners: Listeners) -> Listeners:
         self._listeners.append(listeners)
         return listeners
 
-    def _acceptor(self, service: Service, loop: AsyncioLoop) -> Callable[[], ConnectionPort]:
-        """What makes connections of accepted sockets."""
+    def _connector(self, service: Service, host: Host) -> Connect:
+        """What makes connections of accepted sockets, where HTTP is spoken."""
         config = self.config
         if not config.tls:
-            return accept.plain(service)
+            return self._proxied(accept.plain(service))
         from omnicorn.runtime.tls import Handshakes, make_certificates
 
         self._certificates = certificates = make_certificates(
-            config, accept.alpn(service), loop.time
+            config, accept.alpn(service), host.time
         )
         self._handshakes = handshakes = Handshakes(
-            loop,
+            host,
             certificates.current,
             accept.secure(service),
             config.timeout_ssl_handshake,
             accept.plain(service),
         )
-        return handshakes.accept
+        return self._proxied(handshakes.accept)
 
-    def _bind_redirect(
-        self, listeners: Listeners, loop: AsyncioLoop
-    ) -> tuple[Callable[[], ConnectionPort], Listeners] | None:
-        """Bind what answers plain HTTP; returns what to accept with, and where."""
-        config = self.config
-        if config.redirect_http is None:
-            return None
+    def _proxied(self, connect: Connect) -> Connect:
+        """The same behind a PROXY header, where one is expected."""
+        if not self.config.proxy_protocol:
+            return connect
+        from omnicorn.connections.proxy import proxied
+        from omnicorn.security.trust import TrustedPeers
+
+        return proxied(self._services[0], connect, TrustedPeers(self.config.proxy_allow_from))
+
+    def _bind_redirect(self, secure: Listeners, port: int) -> tuple[Connect, Listeners]:
+        """Bind what answers plain HTTP with 308."""
         from omnicorn.config.bind import Bind
         from omnicorn.runtime.redirect import Redirect
 
-        hosts = {place.host: None for place in config.binds if place.kind == "tcp"}
-        plain = self._bind(
-            [Bind("tcp", host, config.redirect_http) for host in hosts or (config.host,)], "http"
+        config = self.config
+        hosts = {
+            place.host: None
+            for place in config.binds
+            if place.kind == "tcp" and place.scheme == "http"
+        }
+        plain = self._listeners_for(
+            [Bind("tcp", name, port) for name in hosts or (config.host,)], "http"
         )
-        names = [local_address(sock) for sock in listeners.sockets]
-        port = next((name[1] for name in names if name is not None and name[1] is not None), None)
-        # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
-        settings = config.replace(hsts=None, root_path="", http="1", ws="none", proxy_headers=False)
-        self._redirect = service = make_service(Redirect(port), loop, settings, None)
-        return accept.plain(service), plain
+        names = [local_address(sock) for sock in secure.sockets]
+        target = next((name[1] for name in names if name is not None and name[1] is not None), None)
+        settings = config.replace(
+            hsts=None, root_path="", http="1", ws="none", proxy_headers=False, interface="asgi3"
+        )
+        service = self._make_service(Redirect(target), settings, None)
+        return self._proxied(accept.plain(service)), plain
 
     def reload(self) -> None:
         """Read the certificates again, for new connections; what is wrong is logged."""
@@ -199,47 +338,178 @@ class Server:
 
     # ------------------------------------------------------------------ stop
 
-    async def stop(self) -> None:
+    async def stop(self, grace: float | None = None) -> None:
         """Drain, then stop the application; returns when all is done.
 
-        May be called again meanwhile: every caller waits for the same end.
-        """
-        if self._service is None:
-            return
-        if self._stopping is not None:
-            await asyncio.shield(self._stopping)
-            return
-        self._stopping = stopping = asyncio.ensure_future(self._stop(self._service))
-        cancelled: asyncio.CancelledError | None = None
-        while not stopping.done():
-            try:
-                await asyncio.wait((stopping,))
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-                self.hurry()
-        if cancelled is not None:
-            raise cancelled
-        await stopping
+        May be called again meanwhile: every caller waits for the same end. The first one, if it
+        is cancelled, is in a hurry (see `hurry`) and waits all the same; the others just leave.
+        While `start` runs, that one is given up.
 
-    async def _stop(self, service: Service) -> None:
+        Args:
+            grace: Seconds the exchanges get, in the place of ``timeout_graceful_shutdown``.
+        """
+        host = self._host
+        if host is None or not self._services:
+            return
+        if grace is not None:
+            self._grace = grace
+        self.give_up()
+        if not self._stopping:
+            self._stopping = True
+            self._task = host.spawn(self._stop())
+            await self._until(self._stopped)
+        elif not self._stopped.is_set:
+            waiter = host.create_future()
+            self._stopped.watch(partial(_wake, waiter))
+            await waiter
+
+    def give_up(self) -> None:
+        """Have `start` give back what it has so far, and raise `Stopped`; later, do nothing."""
+        if self._started or self._stopping or self._host is None:
+            return
+        self._stopping = True
+        if self._lifespan is not None and self._lifespan.is_starting:
+            self._cancel_startup(self._lifespan, self._host)
+
+    def hurry(self) -> None:
+        """Wait no longer: cancel the exchanges, or else the shutdown that `stop` waits for; or
+        the start-up that was given up."""
+        self._hurry.set()
+        lifespan = self._lifespan
+        if self._stopping and lifespan is not None and lifespan.is_starting:
+            lifespan.abandon()
+
+    async def _stop(self) -> None:
         try:
             self._close_listeners()
             if self._handshakes is not None:
                 self._handshakes.close()
-                await asyncio.sleep(0)  # for those it cuts
-            if self._redirect is None:
-                await self._drain(service)
-            else:
-                await asyncio.gather(self._drain(service), self._drain(self._redirect))
+                await self._wait(0, Event())  # for those it cuts
+            await self._drain()
         finally:
-            await self._release()
+            try:
+                await self._release()
+            finally:
+                self._stopped.set()
 
-    def hurry(self) -> None:
-        """Wait no longer: cancel the exchanges, or else the shutdown that `stop` waits for."""
-        if self._hurry is not None:
-            self._hurry.set()
+    async def _drain(self) -> None:
+        services = self._services
+        idle = Event(len(services))
+        for service in services:
+            service.drain(idle.set)
+        grace = self._grace
+        if await self._wait(grace / 2, idle, self._hurry):
+            return
+        # Half of the time is over: whoever streams without end is told that nobody listens.
+        for service in services:
+            service.disconnect()
+        if await self._wait(_LAST_WORD, idle) or await self._wait(grace / 2, idle, self._hurry):
+            return
+        logger.warning(
+            "%d requests are cancelled: %s",
+            sum(service.active for service in services),
+            "somebody is in a hurry"
+            if self._hurry.is_set
+            else f"{grace:g} s of graceful shutdown are over",
+        )
+        for service in services:
+            service.cancel()
+        if not await self._wait(_CANCEL_GRACE, idle):
+            logger.error(
+                "%d applications ignore their cancellation",
+                sum(service.active for service in services),
+            )
 
-    def _open_log(self, loop: AsyncioLoop) -> AccessLog | AccessLogger:
+    async def _release(self) -> None:
+        """Give back what `start` acquired; once more does nothing."""
+        self._close_listeners()
+        try:
+            await self._shut_down_application()
+        finally:
+            for service in self._services:
+                if service.wsgi is not None:
+                    service.wsgi.threads.stop()
+            self._close_log()
+
+    def _close_listeners(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for listeners in self._listeners:
+            listeners.close()
+
+    async def _shut_down_application(self) -> None:
+        lifespan, self._lifespan = self._lifespan, None
+        host = self._host
+        if lifespan is None or host is None:
+            return
+        over = Event()
+
+        async def shut_down() -> None:
+            try:
+                await lifespan.shutdown()
+            except LifespanFailed as exc:
+                logger.error("The application's shutdown failed: %s", exc)
+            finally:
+                over.set()
+
+        self._hurry = Event()  # who was in a hurry before has been served
+        task = host.spawn(shut_down())
+        config = self.config
+        limit = config.timeout_shutdown
+        if limit is None:
+            limit = config.timeout_graceful_shutdown
+        if not await self._wait(limit, over, self._hurry):
+            logger.warning("The application's shutdown is cancelled")
+            lifespan.cancel()
+            if not await self._wait(_CANCEL_GRACE, over):
+                logger.error("The application ignores the cancellation of its shutdown")
+                task.cancel()
+
+    # ------------------------------------------------------------------ waiting
+
+    async def _wait(self, seconds: float, event: Event, *others: Event) -> bool:
+        """Wait for *event*, at most until one of *others*, or for *seconds*; whether it came."""
+        host = self._host
+        assert host is not None
+        if not any(each.is_set for each in (event, *others)):
+            waiter = host.create_future()
+            wake = partial(_wake, waiter)
+            for each in (event, *others):
+                each.watch(wake)
+            timer = host.call_at(host.time() + seconds, wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        return event.is_set
+
+    async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* to its end, though the caller be cancelled; it must not raise."""
+        assert self._host is not None
+        over = Event()
+
+        async def run() -> None:
+            try:
+                await work
+            finally:
+                over.set()
+
+        task = self._host.spawn(run())
+        await self._until(over)
+        del task  # kept until here: a loop may hold its tasks by weak references
+
+    async def _until(self, event: Event) -> None:
+        """Wait for *event*; a cancellation hurries, and goes on when it has come."""
+        host = self._host
+        assert host is not None
+        if not event.is_set:
+            waiter = host.create_future()
+            event.watch(partial(_wake, waiter))
+            await host.outlast(waiter, self.hurry)
+
+    # ------------------------------------------------------------------ the access log
+
+    def _open_log(self, host: Host) -> AccessLog | AccessLogger:
         """The access log as configured: the operator's logger, a file, or standard output."""
         from omnicorn.observability.access_log import (
             DEFAULT_FORMAT,
@@ -264,161 +534,27 @@ class Server:
                     f"access_log_file: {path} cannot be opened: {exc.strerror}", "access_log_file"
                 ) from None
         colors = wants_colors(stream, config.use_colors)
-        return AccessLog(text, stream_writer(stream), loop.call_soon, colors=colors)
+        return AccessLog(text, stream_writer(stream), host.call_soon, colors=colors)
 
     def _close_log(self) -> None:
-        service = self._service
-        if service is not None and service.access_log is not None:
-            service.access_log.flush()
+        if self._access_log is not None:
+            self._access_log.flush()
         if self._log_file is not None:
             self._log_file.close()
 
-    async def _release(self) -> None:
-        """Give back what `start` acquired; once more does nothing."""
-        self._close_listeners()
-        try:
-            await self._shut_down_application()
-        finally:
-            self._close_log()
 
-    def _close_listeners(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
-        for listeners in self._listeners:
-            listeners.close()
-
-    async def _drain(self, service: Service) -> None:
-        idle = asyncio.Event()
-        service.drain(idle.set)
-        grace = self.config.timeout_graceful_shutdown
-        if await self._wait(idle, grace / 2):
-            return
-        # Half of the time is over: whoever streams without end is told that nobody listens.
-        service.disconnect()
-        if await self._wait(idle, grace / 2):
-            return
-        hurried = self._hurry is not None and self._hurry.is_set()
-        logger.warning(
-            "%d requests are cancelled: %s",
-            service.active,
-            "somebody is in a hurry" if hurried else f"{grace:g} s of graceful shutdown are over",
-        )
-        service.cancel()
-        try:
-            async with asyncio.timeout(_CANCEL_GRACE):
-                await idle.wait()
-        except TimeoutError:
-            logger.error("%d applications ignore their cancellation", service.active)
-
-    async def _wait(self, idle: asyncio.Event, seconds: float) -> bool:
-        """Wait for *idle*; returns False when time is up or somebody is in a hurry."""
-        assert self._hurry is not None
-        if idle.is_set():
-            return True
-        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hurry)]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        return idle.is_set()
-
-    async def _shut_down_application(self) -> None:
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is None:
-            return
-        self._hurry = hurry = asyncio.Event()  # who was in a hurry before has been served
-        shutdown = asyncio.ensure_future(lifespan.shutdown())
-        hurried = asyncio.ensure_future(hurry.wait())
-        try:
-            await asyncio.wait(
-                (shutdown, hurried),
-                timeout=self.config.timeout_graceful_shutdown,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not shutdown.done():
-                logger.warning("The application's shutdown is cancelled")
-                lifespan.cancel()
-            async with asyncio.timeout(_CANCEL_GRACE):
-                await shutdown
-        except asyncio.CancelledError:
-            lifespan.cancel()
-            shutdown.cancel()
-            raise
-        except LifespanFailed as exc:
-            logger.error("The application's shutdown failed: %s", exc)
-        except TimeoutError:
-            logger.error("The application ignores the cancellation of its shutdown")
-        finally:
-            hurried.cancel()
+class Stopped(Exception):
+    """`Server.start` was given up because `Server.stop` was called."""
 
 
-def load(app: Application | str | None, config: Config) -> Application:
-    """The application itself, imported where it is named."""
-    target = config.app if app is None else app
-    if target is None:
-        raise ConfigError("no application is given: name it as module:attribute", "app")
-    if isinstance(target, str):
-        from omnicorn.runtime.loader import load_app
-
-        return load_app(target, app_dir=config.app_dir, factory=config.factory)
-    if config.factory:
-        return target()  # type: ignore[call-arg,return-value]  # a factory, by the caller's word
-    return target
+def _wake(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
-def make_service(
-    app: Application,
-    loop: AsyncioLoop,
-    config: Config,
-    access_log: AccessLog | AccessLogger | None,
-) -> Service:
-    """Translate the configuration into what connections share."""
-    trusted = None
-    if config.proxy_headers and config.forwarded_allow_ips:
-        from omnicorn.security.trust import TrustedPeers
-
-        trusted = TrustedPeers(config.forwarded_allow_ips)
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in config.headers]
-    if config.hsts is not None:
-        headers.append((b"strict-transport-security", config.hsts.encode()))
-    return Service(
-        app,
-        loop,
-        limits=Limits(
-            line=config.limit_request_line,
-            head=config.limit_request_head,
-            fields=config.limit_request_fields,
-            body=config.limit_request_body,
-        ),
-        timeouts=Timeouts(
-            head=config.timeout_request_head,
-            body=config.timeout_body,
-            keep_alive=config.timeout_keep_alive,
-            write=config.timeout_write,
-        ),
-        root_path=config.root_path,
-        limit_concurrency=config.limit_concurrency,
-        access_log=access_log,
-        trusted=trusted,
-        server_header=config.server_header,
-        date_header=config.date_header,
-        headers=headers,
-        websockets=None
-        if config.ws == "none"
-        else WebSockets(
-            max_size=config.ws_max_size,
-            max_queue=config.ws_max_queue,
-            ping_interval=config.ws_ping_interval,
-            ping_timeout=config.ws_ping_timeout,
-            deflate=config.ws_per_message_deflate,
-        ),
-        http2=Http2(
-            enabled=config.http != "1",
-            only=config.http == "2",
-            max_streams=config.h2_max_concurrent_streams,
-            window=config.h2_initial_window,
-            stream_window=config.h2_initial_stream_window,
-            ping_interval=config.h2_ping_interval,
-        ),
-    )
+def _by_scheme(binds: Sequence[Bind]) -> Iterator[tuple[str, list[Bind]]]:
+    """The binds of each protocol, in the order of the first of each."""
+    groups: dict[str, list[Bind]] = {}
+    for each in binds:
+        groups.setdefault(each.scheme, []).append(each)
+    yield from groups.items()

@@ -59,7 +59,7 @@ def make_certificates(
             certfile,
             config.ssl_keyfile,
             config.ssl_keyfile_password,
-            config.ssl_sni,
+            tuple(config.ssl_sni),
             config.ssl_cert_reqs,
             config.ssl_ca_certs,
             config.ssl_crl,
