@@ -232,6 +232,11 @@ def prepare(
             "the client of h2-browser is our own, Python "
             f"{platform.python_version()} on epoll: requests encoded beforehand, no value twice"
         )
+    if any(case.kind is Kind.SCGI for case in cases):
+        remarks.append(
+            "the client of SCGI cases is our own, Python "
+            f"{platform.python_version()} on epoll: a new connection for each request"
+        )
     if any(case.message is not None for case in cases):
         remarks.append(
             "the client of WebSocket cases is our own, Python "

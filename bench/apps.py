@@ -1,4 +1,5 @@
-"""The applications that every server serves: plain ASGI 3, no framework, one callable each.
+"""The applications that every server serves: plain ASGI 3 (and one of WSGI), no framework, one
+callable each.
 
 What this file alone decides: what work the application itself does.  Rules:
 
@@ -11,7 +12,7 @@ What this file alone decides: what work the application itself does.  Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 Scope = dict[str, Any]
@@ -63,6 +64,12 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
         }
     )
     await send({"type": "http.response.body", "body": GREETING})
+
+
+def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """`hello` as PEP 3333 has it."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
+    return [GREETING]
 
 
 async def browser(scope: Scope, receive: Receive, send: Send) -> None:

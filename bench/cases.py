@@ -1,15 +1,15 @@
 """The cases: which application, which request, how many connections, and what a right answer is.
 
 What this file alone decides: the traffic.  `load` turns a request into what wrk needs, `h2load`
-into what h2load needs, `streams` into frames, `sockets` does that to a message, and
-`servers.check_answer` sends the same once and compares; all read it from here, so they cannot
-drift apart.
+into what h2load needs, `streams` into frames, `scgi` into a netstring, `sockets` does that to a
+message, and `servers.check_answer` sends the same once and compares; all read it from here, so
+they cannot drift apart.
 
-Invariants: a case of kind LOAD, STREAMS, ECHO or FANOUT is measured in requests, messages or
+Invariants: a case of kind LOAD, STREAMS, SCGI, ECHO or FANOUT is measured in requests, messages or
 deliveries per CPU-second (more is better); IDLE in KiB per connection and START in milliseconds
 (less is better).  A case with a `message` is one of WebSockets; ECHO and FANOUT have one, LOAD and
 STREAMS have none.  A case with `streams` is one of HTTP/2: of kind LOAD if its requests are all
-alike, else of kind STREAMS.
+alike, else of kind STREAMS.  A case is of kind SCGI if its way is SCGI.
 """
 
 from __future__ import annotations
@@ -26,10 +26,27 @@ class Kind(Enum):
 
     LOAD = "load"
     STREAMS = "streams"
+    SCGI = "scgi"
     ECHO = "echo"
     FANOUT = "fanout"
     IDLE = "idle"
     START = "start"
+
+
+class Way(Enum):
+    """How a request gets to the application: what serves, on which loop, over which protocol."""
+
+    ASGI = "asgi"
+    """Over HTTP or WebSocket, on asyncio or what a server has in its place."""
+
+    TRIO = "trio"
+    """The same on trio, where the server can."""
+
+    WSGI = "wsgi"
+    """Over HTTP, to a WSGI application in threads."""
+
+    SCGI = "scgi"
+    """Over SCGI, to an ASGI application."""
 
 
 MARK = "{n}"
@@ -86,7 +103,8 @@ class Case:
     its `message`, and its `request` has the target of the handshake.
 
     With `streams` it is HTTP/2, with so many requests in flight on every connection; without, it
-    is HTTP/1.1.  The application is `app` in `module`, which needs `requirements`.
+    is HTTP/1.1, or what its `way` says.  The application is `app` in `module`, which needs
+    `requirements`.
     """
 
     name: str
@@ -101,6 +119,7 @@ class Case:
     echoes: tuple[str, ...] = ()
     message: Message | None = None
     streams: int = 0
+    way: Way = Way.ASGI
     tls: bool = False
     module: str = "bench.apps"
     requirements: tuple[str, ...] = ()
@@ -116,6 +135,7 @@ class Case:
         return {
             Kind.LOAD: "requests / CPU-second",
             Kind.STREAMS: "requests / CPU-second",
+            Kind.SCGI: "requests / CPU-second",
             Kind.ECHO: "messages / CPU-second",
             Kind.FANOUT: "deliveries / CPU-second",
             Kind.IDLE: "KiB / connection",
@@ -130,7 +150,7 @@ class Case:
     @property
     def under_load(self) -> bool:
         """Whether there is a load, so that CPU and latency mean something."""
-        return self.kind in (Kind.LOAD, Kind.STREAMS, Kind.ECHO, Kind.FANOUT)
+        return self.kind in (Kind.LOAD, Kind.STREAMS, Kind.SCGI, Kind.ECHO, Kind.FANOUT)
 
 
 CHROME = Request(
@@ -300,6 +320,33 @@ CASES: tuple[Case, ...] = (
         apps.MEBIBYTE,
         connections=8,
         streams=8,
+    ),
+    Case(
+        "trio",
+        "hello on trio, 32 connections",
+        "hello",
+        apps.GREETING,
+        way=Way.TRIO,
+        requirements=("trio",),
+    ),
+    Case("wsgi", "hello by WSGI, 32 connections", "wsgi", apps.GREETING, way=Way.WSGI),
+    Case(
+        "wsgi-idle",
+        "private memory of 4000 keep-alive connections to a WSGI application, after one request "
+        "each",
+        "wsgi",
+        apps.GREETING,
+        kind=Kind.IDLE,
+        connections=4000,
+        way=Way.WSGI,
+    ),
+    Case(
+        "scgi",
+        "hello over SCGI, a new connection for each request, 32 at once",
+        "hello",
+        apps.GREETING,
+        kind=Kind.SCGI,
+        way=Way.SCGI,
     ),
     Case(
         "django-sync",

@@ -91,6 +91,11 @@ def _output(command: list[str]) -> str:
     return done.stdout.strip()
 
 
+def script(name: str) -> str:
+    """Where the environment has the command `name`, for its own Python to run."""
+    return str(VENV / "bin" / name)
+
+
 def variables() -> dict[str, str]:
     """The environment variables of every server: none that would configure one of them."""
     kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -12,7 +12,8 @@ less than `SATURATED` of its core (then the client or the waiting was the limit,
 is not that of a busy server); an access log that lacks more than `BUFFERED` of its lines.
 
 The loads of WebSockets and of `h2-browser` come from this very process, on connections that are
-made before the warm-up: handshakes are not in their numbers.
+made before the warm-up: handshakes are not in their numbers.  So does the load of SCGI, where every
+request makes a connection, and is counted with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from bench import environment, h2load, load, measure, servers, sockets, streams, websocket
+from bench import environment, h2load, load, measure, scgi, servers, sockets, streams, websocket
 from bench.cases import Kind
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def perform(case: Case, server: Server, number: int, plan: Plan) -> Run:
     how: dict[Kind, Callable[[Case, Server, int, Plan], Run]] = {
         Kind.LOAD: _load,
         Kind.STREAMS: _crowd,
+        Kind.SCGI: _crowd,
         Kind.ECHO: _crowd,
         Kind.FANOUT: _crowd,
         Kind.IDLE: _idle,
@@ -156,7 +158,7 @@ def _crowd(case: Case, server: Server, number: int, plan: Plan) -> Run:
     _allow_open_files(case.connections + 100)
     with servers.running(server, case, plan.cores.server) as live:
         servers.check_answer(case, live.port)
-        crowd = streams.crowd if case.kind is Kind.STREAMS else sockets.crowd
+        crowd = {Kind.STREAMS: streams.crowd, Kind.SCGI: scgi.crowd}.get(case.kind, sockets.crowd)
         with crowd(case, (servers.HOST, live.port)) as run:
             if plan.warmup:
                 run(plan.warmup)

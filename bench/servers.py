@@ -10,6 +10,8 @@ What this file alone decides: each peer's command line.  Rules:
   one would end a case of HTTP/2; none of it costs anything per request.
 - Windows, frame sizes and numbers of streams of HTTP/2 stay at their defaults, and so does TLS but
   for the certificate.
+- WSGI has `THREADS` threads wherever that can be said, and on trio the loop is trio's own.
+- uvicorn takes part in `trio` as it is, on uvloop: as a measure for what trio costs.
 - Lifespan stays at its default, and so do a WebSocket's pings, limits and compression (the load
   offers none).
 
@@ -31,13 +33,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench import certificate, environment, http2, websocket
-from bench.cases import AUDIENCE, MARK, Kind, Request
+from bench import certificate, environment, http2, scgi, websocket
+from bench.cases import AUDIENCE, MARK, Kind, Request, Way
 from bench.measure import pinned
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from bench.cases import Case, Message
@@ -48,6 +50,7 @@ START_SECONDS = 20.0
 
 KEEP_ALIVE = "120"
 CONNECTIONS = "16384"
+THREADS = "4"
 
 
 class ServerFailed(Exception):
@@ -58,18 +61,21 @@ class ServerFailed(Exception):
 class Server:
     """How to run one server.
 
-    `flags` may hold `{port}`; `quiet` are the flags without an access log, `logging` those with
-    one on standard output.  `http1` or `http2` are added for that version, and for TLS `tls`,
+    `flags`, and those that `ways` adds for the way of a case, may hold `{port}`; a server takes no
+    case of a way that is not there.  `quiet` are the flags without an access log, `logging` those
+    with one on standard output.  `http1` or `http2` are added for that version, and for TLS `tls`,
     which may hold `{certificate}` and `{key}`; a server whose `http2` or `tls` is None does not
     take such cases.  `requirements` are for `environment.install`, and the versions of
     `distributions` are reported.  `only` limits the server to some cases, and
-    `instead` is where it finds their application, if not where they say.  A `program` serves by
-    itself, without an application, and gets the port as its last argument.
+    `instead` is where it finds their application, if not where they say.  `script` is the name of
+    its command where the module cannot be run.  A `program` serves by itself, without an
+    application, and gets the port as its last argument.
     """
 
     name: str
     module: str
     flags: tuple[str, ...]
+    ways: Mapping[Way, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {Way.ASGI: ()})
     quiet: tuple[str, ...] = ()
     logging: tuple[str, ...] = ()
     http1: tuple[str, ...] = ()
@@ -79,14 +85,17 @@ class Server:
     distributions: tuple[str, ...] = ()
     only: frozenset[str] | None = None
     instead: str | None = None
+    script: str | None = None
     program: tuple[str, ...] | None = None
 
     def takes(self, case: Case) -> bool:
         """Whether `case` makes sense for this server."""
         if self.only is not None:
             return case.name in self.only
-        return (not case.streams or self.http2 is not None) and (
-            not case.tls or self.tls is not None
+        return (
+            case.way in self.ways
+            and (not case.streams or self.http2 is not None)
+            and (not case.tls or self.tls is not None)
         )
 
     def command(self, case: Case, port: int) -> list[str]:
@@ -98,16 +107,17 @@ class Server:
             .replace("{certificate}", str(certificate.CERTIFICATE))
             .replace("{key}", str(certificate.KEY))
             for flag in (
+                *self.ways[case.way],
                 *self.flags,
                 *((self.http2 or ()) if case.streams else self.http1),
                 *((self.tls or ()) if case.tls else ()),
                 *(self.logging if case.access_log else self.quiet),
             )
         ]
+        run = ("-m", self.module) if self.script is None else (environment.script(self.script),)
         return [
             str(environment.PYTHON),
-            "-m",
-            self.module,
+            *run,
             *flags,
             f"{self.instead or case.module}:{case.app}",
         ]
@@ -115,17 +125,25 @@ class Server:
 
 OURS = "omnicorn"
 
+_HTTP = ("--host", HOST, "--port", "{port}")
+
 OMNICORN = Server(
     OURS,
     "omnicorn",
-    ("--host", HOST, "--port", "{port}", "--timeout-keep-alive", KEEP_ALIVE),
+    ("--timeout-keep-alive", KEEP_ALIVE),
+    ways={
+        Way.ASGI: _HTTP,
+        Way.TRIO: (*_HTTP, "--loop", "trio"),
+        Way.WSGI: (*_HTTP, "--interface", "wsgi", "--threads", THREADS),
+        Way.SCGI: ("--bind", f"scgi:{HOST}:{{port}}"),
+    },
     quiet=("--no-access-log", "--log-level", "warning"),
     http2=(),
     tls=("--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}"),
     # What its extra `standard` brings and a run can feel; named here, so that it does not depend
     # on whether a peer that also wants it was chosen.
     requirements=("uvloop", "websockets"),
-    distributions=("omnicorn", "uvloop", "websockets"),
+    distributions=("omnicorn", "uvloop", "websockets", "trio"),
 )
 
 PEERS: tuple[Server, ...] = (
@@ -133,9 +151,10 @@ PEERS: tuple[Server, ...] = (
         "uvicorn",
         "uvicorn",
         (
-            *("--host", HOST, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
+            *(*_HTTP, "--loop", "uvloop", "--http", "httptools"),
             *("--ws", "websockets-sansio", "--timeout-keep-alive", KEEP_ALIVE),
         ),
+        ways={Way.ASGI: (), Way.TRIO: ()},
         quiet=("--no-access-log", "--log-level", "warning"),
         tls=("--ssl-certfile", "{certificate}", "--ssl-keyfile", "{key}"),
         requirements=("uvicorn[standard]", "uvloop", "httptools"),
@@ -145,9 +164,13 @@ PEERS: tuple[Server, ...] = (
         "granian",
         "granian",
         (
-            *("--host", HOST, "--port", "{port}", "--interface", "asgi", "--workers", "1"),
+            *(*_HTTP, "--workers", "1"),
             *("--loop", "uvloop", "--runtime-threads", "1", "--backpressure", CONNECTIONS),
         ),
+        ways={
+            Way.ASGI: ("--interface", "asgi"),
+            Way.WSGI: ("--interface", "wsgi", "--blocking-threads", THREADS),
+        },
         quiet=("--no-log", "--no-access-log"),
         logging=("--access-log",),
         http1=("--http", "1"),
@@ -160,10 +183,13 @@ PEERS: tuple[Server, ...] = (
         "gunicorn",
         "gunicorn",
         (
-            *("--bind", f"{HOST}:{{port}}", "--worker-class", "asgi", "--workers", "1"),
-            *("--asgi-loop", "uvloop", "--http-parser", "auto"),
+            *("--bind", f"{HOST}:{{port}}", "--workers", "1", "--http-parser", "auto"),
             *("--keep-alive", KEEP_ALIVE, "--worker-connections", CONNECTIONS),
         ),
+        ways={
+            Way.ASGI: ("--worker-class", "asgi", "--asgi-loop", "uvloop"),
+            Way.WSGI: ("--worker-class", "gthread", "--threads", THREADS),
+        },
         quiet=("--log-level", "warning"),
         logging=("--access-logfile", "-"),
         # The newest release counts for more than the C parser, which may not be there for it.
@@ -175,9 +201,14 @@ PEERS: tuple[Server, ...] = (
         "hypercorn",
         (
             # Without a worker process it serves from the first one.
-            *("--bind", f"{HOST}:{{port}}", "--worker-class", "uvloop", "--workers", "0"),
-            *("--keep-alive", KEEP_ALIVE),
+            *("--bind", f"{HOST}:{{port}}", "--workers", "0", "--keep-alive", KEEP_ALIVE),
         ),
+        ways={
+            Way.ASGI: ("--worker-class", "uvloop"),
+            Way.TRIO: ("--worker-class", "trio"),
+            # It sees by itself that the application is one of WSGI; no flag tells it of threads.
+            Way.WSGI: ("--worker-class", "uvloop"),
+        },
         quiet=("--log-level", "warning"),
         logging=("--access-logfile", "-"),
         # After 1000 requests it would send GOAWAY and reset what is in flight; no flag says more.
@@ -194,6 +225,15 @@ PEERS: tuple[Server, ...] = (
         logging=("--access-log", "-"),
         requirements=("daphne",),
         distributions=("daphne", "autobahn"),
+    ),
+    Server(
+        "aioscgi",
+        "aioscgi",
+        ("--tcp", f"{HOST}:{{port}}"),
+        ways={Way.SCGI: ()},
+        script="aioscgi",
+        requirements=("aioscgi",),
+        distributions=("aioscgi", "sioscgi"),
     ),
 )
 
@@ -329,6 +369,8 @@ def _answers(case: Case, port: int) -> bool:
     if case.streams:
         with http2.Client((HOST, port), _trust(case)) as client:
             return client.ask(Request(target=target)).status == 200
+    if case.way is Way.SCGI:
+        return scgi.ask((HOST, port), Request(target=target)).status == 200
     question = f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
     status = b"200"
     if case.message is not None:
@@ -376,7 +418,9 @@ def free_port() -> int:
 
 
 def check_answer(case: Case, port: int) -> None:
-    """Send `case`'s request, or its message, twice on one connection and compare what comes back.
+    """Send `case`'s request, or its message, twice and compare what comes back.
+
+    Over SCGI that takes two connections, else it must do with one.
 
     Raises:
         ServerFailed: The status, the body, an echoed header or a message is wrong; the text of
@@ -385,6 +429,8 @@ def check_answer(case: Case, port: int) -> None:
     if case.message is not None:
         return _check_sockets(case, case.message, port)
     check = _check_streams if case.streams else _check_requests
+    if case.way is Way.SCGI:
+        check = _check_scgi
     try:
         check(case, port, [_numbered(case.request, n) for n in ("1000000000001", "1000000000002")])
     except (OSError, http.client.HTTPException) as failure:
@@ -420,6 +466,12 @@ def _check_streams(case: Case, port: int, requests: list[Request]) -> None:
         for request in requests:
             answer = client.ask(request)
             _compare(case, request, answer.status, answer.field, answer.body)
+
+
+def _check_scgi(case: Case, port: int, requests: list[Request]) -> None:
+    for request in requests:
+        answer = scgi.ask((HOST, port), request)
+        _compare(case, request, answer.status, answer.field, answer.body)
 
 
 def _compare(

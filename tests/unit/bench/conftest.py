@@ -1,7 +1,7 @@
-"""Servers made of threads, which answer what a test tells them to: of WebSockets, of HTTP/2.
+"""Servers made of threads, which answer what a test tells them to: of WebSockets, HTTP/2, SCGI.
 
-They share no code with the clients in `bench.websocket`, `bench.http2` and `bench.streams`, so that
-neither side hides the other's mistakes; the one of HTTP/2 is made with `h2`.
+They share no code with the clients in `bench.websocket`, `bench.http2`, `bench.streams` and
+`bench.scgi`, so that neither side hides the other's mistakes; the one of HTTP/2 is made with `h2`.
 """
 
 from __future__ import annotations
@@ -232,6 +232,60 @@ class StreamConversation(socketserver.BaseRequestHandler):
 def stream_peer() -> Iterator[StreamPeer]:
     pytest.importorskip("h2")
     with StreamPeer() as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+            thread.join()
+
+
+class GatewayPeer(socketserver.ThreadingTCPServer):
+    """Answers every request over SCGI with `answer`, and keeps its fields and its body."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), GatewayConversation)
+        self.answer = b"Status: 200 OK\r\nContent-Length: 13\r\n\r\nHello, world!"
+        self.pieces = 1
+        self.silent = False
+        self.fields: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
+class GatewayConversation(socketserver.StreamRequestHandler):
+    server: GatewayPeer
+
+    def handle(self) -> None:
+        size = b""
+        while not size.endswith(b":"):
+            size += self.rfile.read(1)
+        items = self.rfile.read(int(size[:-1])).decode().split("\0")
+        assert self.rfile.read(1) == b"," and items.pop() == ""
+        names, values = items[::2], items[1::2]
+        assert names[0] == "CONTENT_LENGTH" and len(set(names)) == len(names)
+        self.server.fields.append(dict(zip(names, values, strict=True)))
+        self.server.bodies.append(self.rfile.read(int(values[0])))
+        if self.server.silent:
+            self.rfile.read(1)
+            return
+        step = -(-len(self.server.answer) // self.server.pieces) or 1
+        for start in range(0, len(self.server.answer), step):
+            self.wfile.write(self.server.answer[start : start + step])
+
+
+@pytest.fixture
+def gateway_peer() -> Iterator[GatewayPeer]:
+    with GatewayPeer() as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from bench import apps
-from bench.cases import CASES, MARK, Case
+from bench.cases import CASES, MARK, Case, Way
 
 SERVED = [
     case
     for case in CASES
-    if case.message is None and case.app != "sleep" and case.module == apps.__name__
+    if case.message is None and case.app not in ("sleep", "wsgi") and case.module == apps.__name__
 ]
 DJANGO = [case for case in CASES if case.module == "bench.django_toolkit"]
 
@@ -48,6 +48,21 @@ def test_the_application_gives_the_answer_that_the_case_expects(case: Case) -> N
     assert not bodies[-1].get("more_body", False)
     lengths = [int(value) for name, value in start["headers"] if name == b"content-length"]
     assert lengths == ([] if case.name == "stream" else [len(case.body)])
+
+
+def test_the_wsgi_application_gives_the_greeting() -> None:
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    body = b"".join(apps.wsgi({}, lambda *given: started.append(given)))
+
+    assert body == apps.GREETING
+    assert started == [("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])]
+    assert {case.body for case in CASES if case.app == "wsgi"} == {body}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_wsgi_applications_are_reached_by_wsgi_alone(case: Case) -> None:
+    assert (case.app == "wsgi") == (case.way is Way.WSGI)
 
 
 @pytest.mark.parametrize("module", ["bench.django_toolkit", "bench.django_site"])

@@ -72,7 +72,8 @@ def test_without_wrk_it_says_how_to_get_it(
         ("h2,h2-post", ["install nghttp2-client", "pip install hpack"]),
         ("h2-tls", ["install nghttp2-client", "install openssl", "pip install hpack"]),
         ("h2-browser", ["pip install hpack"]),
-        ("ws,idle", []),
+        ("ws,idle,wsgi-idle,scgi", []),
+        ("trio,wsgi", ["install wrk"]),
     ],
 )
 def test_what_is_missing_is_named_for_the_cases_that_need_it(
@@ -111,6 +112,7 @@ def test_sockets_need_no_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stream", [], "wrk"),
         ("h2", [], "h2load"),
         ("h2-browser", [], "requests encoded beforehand"),
+        ("scgi", [], "a new connection for each request"),
     ],
 )
 def test_the_aim_of_sockets_and_the_client_are_named_where_they_take_part(

@@ -15,11 +15,11 @@ from bench.servers import OMNICORN, PEERS, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Peer, StreamPeer
+    from conftest import GatewayPeer, Peer, StreamPeer
 
-HELLO, IDLE, START, WS, WS_IDLE, H2, BROWSER = (
+HELLO, IDLE, START, WS, WS_IDLE, H2, BROWSER, SCGI = (
     next(case for case in CASES if case.name == name)
-    for name in ("hello", "idle", "start", "ws", "ws-idle", "h2", "h2-browser")
+    for name in ("hello", "idle", "start", "ws", "ws-idle", "h2", "h2-browser", "scgi")
 )
 PLAN = runs.Plan(rounds=3, seconds=5, warmup=1, cores=Cores(1, 0))
 CLEAN = load.Load(requests=1000, seconds=1.0, p99_ms=1.0, socket_errors=0, bad_statuses=0)
@@ -156,6 +156,20 @@ def test_a_run_of_requests_that_differ_counts_them(
 
     assert run.failure is None
     assert run.requests == len(stream_peer.requests) - 2
+    assert run.samples[0] > 0
+    assert run.cpu and run.load_cpu and run.p99_ms
+
+
+def test_a_run_of_scgi_counts_requests(
+    gateway_peer: GatewayPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(gateway_peer.address[1], monkeypatch)
+    plan = dataclasses.replace(PLAN, seconds=0.1, warmup=0)
+
+    run = runs.perform(SCGI, OMNICORN, 0, plan)
+
+    assert run.failure is None
+    assert run.requests == len(gateway_peer.fields) - 2
     assert run.samples[0] > 0
     assert run.cpu and run.load_cpu and run.p99_ms
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from conftest import Peer, StreamPeer
 
-HELLO, BROWSER, LOG, WS, FANOUT, H1_TLS, H2, H2_TLS, H2_BROWSER = (
+HELLO, BROWSER, LOG, WS, FANOUT, H1_TLS, H2, H2_TLS, H2_BROWSER, TRIO, WSGI, SCGI = (
     next(case for case in CASES if case.name == name)
     for name in (
         *("hello", "unique", "log", "ws", "ws-fanout"),
         *("h1-tls", "h2", "h2-tls", "h2-browser"),
+        *("trio", "wsgi", "scgi"),
     )
 )
 
@@ -103,7 +104,10 @@ def test_nobody_listening_is_a_failure_too() -> None:
         servers.check_answer(HELLO, servers.free_port())
 
 
-@pytest.mark.parametrize("server", [servers.OMNICORN, *servers.PEERS], ids=lambda s: s.name)
+HTTP_SERVERS = [server for server in (servers.OMNICORN, *servers.PEERS) if server.takes(HELLO)]
+
+
+@pytest.mark.parametrize("server", HTTP_SERVERS, ids=lambda s: s.name)
 def test_every_server_gets_port_application_and_the_log_it_was_asked_for(
     server: servers.Server,
 ) -> None:
@@ -127,6 +131,41 @@ def test_only_servers_of_http_2_are_asked_for_it() -> None:
         "h2": ["omnicorn", "granian", "hypercorn"],
         "h2-tls": ["omnicorn", "granian", "hypercorn"],
     }
+
+
+def test_only_servers_that_know_a_way_are_asked_for_it() -> None:
+    takers = {
+        case.name: [s.name for s in (servers.OMNICORN, *servers.PEERS) if s.takes(case)]
+        for case in (TRIO, WSGI, SCGI)
+    }
+
+    assert takers == {
+        "trio": ["omnicorn", "uvicorn", "hypercorn"],
+        "wsgi": ["omnicorn", "granian", "gunicorn", "hypercorn"],
+        "scgi": ["omnicorn", "aioscgi"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "words"),
+    [
+        ("omnicorn", HELLO, "--host 127.0.0.1 --port 8123"),
+        ("omnicorn", TRIO, "--host 127.0.0.1 --port 8123 --loop trio"),
+        ("omnicorn", WSGI, "--host 127.0.0.1 --port 8123 --interface wsgi --threads 4"),
+        ("omnicorn", SCGI, "--bind scgi:127.0.0.1:8123"),
+        ("hypercorn", TRIO, "--worker-class trio"),
+        ("gunicorn", WSGI, "--worker-class gthread --threads 4"),
+        ("granian", WSGI, "--interface wsgi"),
+        ("aioscgi", SCGI, "/bin/aioscgi --tcp 127.0.0.1:8123"),
+    ],
+)
+def test_the_way_of_a_case_is_told_to_a_server(name: str, case: Case, words: str) -> None:
+    server = next(s for s in (servers.OMNICORN, *servers.PEERS) if s.name == name)
+
+    command = " ".join(server.command(case, 8123))
+
+    assert words in command
+    assert command.endswith(f" bench.apps:{case.app}")
 
 
 @pytest.mark.parametrize("case", [HELLO, H1_TLS, H2, H2_TLS], ids=lambda case: case.name)
