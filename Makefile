@@ -68,7 +68,7 @@ cov: $(READY) ## the quick suite under coverage
 bench: $(READY) ## all cases against all peers; needs wrk and h2load (Debian: apt-get install wrk nghttp2-client)
 	$(BIN)/python -m bench
 
-conformance: $(READY) ## the Autobahn test-suite, on asyncio and uvloop; needs a Python 2.7
+conformance: $(READY) ## the Autobahn test-suite, on asyncio, uvloop and trio; needs a Python 2.7
 	$(BIN)/python -m conformance
 
 # The toolkit in asgiref's place; each on this Python and on the newest that is found.

@@ -53,9 +53,9 @@ def _add_websocket(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--loop",
         type=_loops,
-        default=("asyncio", "uvloop"),
+        default=("asyncio", "uvloop", "trio"),
         metavar="A,B",
-        help="event loops, one after the other; default asyncio,uvloop",
+        help="event loops, one after the other; default asyncio,uvloop,trio",
     )
     made.add_argument(
         "--cases",

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from conformance.suites import Suite
 
 
-def test_by_default_every_case_is_run_on_omnicorn_with_both_loops() -> None:
+def test_by_default_every_case_is_run_on_omnicorn_with_each_loop() -> None:
     options = command.parse([])
 
-    assert (options.loop, options.cases) == (("asyncio", "uvloop"), ("*",))
+    assert (options.loop, options.cases) == (("asyncio", "uvloop", "trio"), ("*",))
     assert server.argv(options.server, loop="uvloop", port=1234)[1:3] == ["-m", "omnicorn"]
 
 

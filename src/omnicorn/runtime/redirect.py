@@ -1,24 +1,23 @@
 """Plain HTTP's answer where TLS is spoken: go there. An ASGI application of its own.
 
-What this file alone decides: the ``location``. Scheme and port are the server's, the host is the
-one the client asked for, path and query are its bytes.
+What this file alone decides: the port in the ``location``; the rest is `https_redirect`'s.
 
-The port. A client that names the port this listener has (or none, which is 80) has come
-straight, so the TLS listener's port is right for it as well. Any other client came through
-something that maps ports (a container's host, a load balancer): which one the TLS listener has
-out there is not known, and is most likely https' own.
-
-308 keeps method and body (RFC 9110 §15.4.9), and is what browsers remember.
+A client that names the port this listener has (or none, which is 80) has come straight, so the
+TLS listener's port is right for it as well. Any other client came through something that maps
+ports (a container's host, a load balancer): which one the TLS listener has out there is not
+known, and is most likely https' own.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from omnicorn.http.fields import is_host
+from omnicorn.middleware.answers import answer
+from omnicorn.middleware.hosts import plain_host
+from omnicorn.middleware.https_redirect import location
 
-_split = re.compile(rb"([^:].*?)(?::([0-9]*))?").fullmatch
+if TYPE_CHECKING:
+    from omnicorn.middleware.answers import Receive, Send
 
 
 class Redirect:
@@ -31,33 +30,24 @@ class Redirect:
     __slots__ = ("_port",)
 
     def __init__(self, port: int | None) -> None:
-        self._port = port
+        self._port = None if port == 443 else port
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        location = self._location(scope)
-        status, body = 308, b"This site is served by https alone.\n"
-        headers = [(b"content-type", b"text/plain; charset=utf-8")]
-        if location is None:
-            status, body = 400, b"The host header is missing or malformed.\n"
-        else:
-            headers.append((b"location", location))
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    def _location(self, scope: dict[str, Any]) -> bytes | None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Redirect an http scope."""
         asked = dict(scope["headers"]).get(b"host", b"")
-        found = _split(asked)
-        if found is None or not is_host(asked):
-            return None
-        host, digits = found.groups()
+        host = plain_host(asked)
+        if host is None:
+            text = b"The host header is missing or malformed.\n"
+            await answer(scope, receive, send, 400, text)
+            return
         port = self._port
-        if port not in (None, 443) and scope["server"] is not None:
-            own = b"%d" % scope["server"][1]
-            if (digits or b"80").lstrip(b"0") == own:
-                host = b"%b:%d" % (host, port)
-        path = scope["raw_path"]
-        query = scope["query_string"]
-        if path == b"*":  # of the server as a whole
-            path = b""
-        return b"https://%b%b%b" % (host, path, b"?" + query if query else b"")
+        if scope["server"] is None or _port(asked[len(host) :]) != scope["server"][1]:
+            port = None
+        there = location(scope, b"https", host, port)
+        text = b"This site is served by https alone.\n"
+        await answer(scope, receive, send, 308, text, [(b"location", there)])
+
+
+def _port(rest: bytes) -> int:
+    """The port that follows a host; 80 if there is none."""
+    return int(rest[1:] or 80)

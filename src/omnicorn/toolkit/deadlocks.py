@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
-from omnicorn.toolkit.libraries import AsyncioCall, Bridge, Call, LoopJob
+from omnicorn.toolkit.libraries import AsyncioCall, Bridge, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +100,7 @@ def _victim(thread: Occupied, job: Job) -> tuple[Call, str] | None:
 
 def _waits_for(one: Any, thread: Occupied | None = None) -> Iterable[Any]:
     if isinstance(one, Call):
-        if one.done:
+        if one.done:  # in another loop, whose task is about to go on
             return ()
         if one.started:
             return [*one.inner, *_blocking(thread or one.worker)]
@@ -108,8 +108,6 @@ def _waits_for(one: Any, thread: Occupied | None = None) -> Iterable[Any]:
         return () if running is None else (running,)
     if isinstance(one, Bridge):
         return () if one.task is None else (one.task,)
-    if isinstance(one, LoopJob):
-        return (one.bridge,)
     if isinstance(one, asyncio.Task):
         waiter = getattr(one, "_fut_waiter", None)
         return () if waiter is None else (waiter,)

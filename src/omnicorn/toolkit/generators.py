@@ -105,7 +105,7 @@ class _Source(Generic[T]):
         self._lock = threading.Lock()  # held by the thread that runs the generator
         self._call: Call | None = None
         self._size = 1
-        self._grows = True
+        self._grows = False  # until it is known, which may be after the first batch
         self._stopped = False
         self._error: BaseException | None = None
         self.ended = False

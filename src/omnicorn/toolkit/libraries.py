@@ -96,6 +96,18 @@ def given_executor(loop: Any) -> Executor | None:
     return executor  # type: ignore[no-any-return]
 
 
+def _take(self: Call | Bridge) -> Any:
+    """The outcome."""
+    if self._error is None:
+        return self._value
+    try:
+        raise self._error
+    finally:
+        # Its traceback refers to this frame.
+        self._error = None
+        del self
+
+
 class Call(Job):
     """A call of sync code that a task awaits.
 
@@ -213,16 +225,7 @@ class Call(Job):
         except RuntimeError:
             pass  # the loop has ended: nobody waits
 
-    def take(self) -> Any:
-        """The outcome."""
-        if self._error is None:
-            return self._value
-        try:
-            raise self._error
-        finally:
-            # Its traceback refers to this frame.
-            self._error = None
-            del self
+    take = _take
 
 
 class AsyncioCall(Call):
@@ -598,16 +601,7 @@ class Bridge:
         if close is not None:
             close()
 
-    def take(self) -> Any:
-        """The outcome."""
-        if self._error is None:
-            return self._value
-        try:
-            raise self._error
-        finally:
-            # Its traceback refers to this frame.
-            self._error = None
-            del self
+    take = _take
 
 
 class LoopJob(Job):

@@ -8,7 +8,8 @@ application runs in a thread of `sync_to_async`.
    any other iterable costs one, its end none that is waited for.
 2. ``receive()`` is called when the application reads, and once before it starts, as most bodies
    are all there by then.
-3. No thread stays blocked in a request that is over: it gets an OSError. A client that left is
+3. No thread stays blocked in a request that is over: it gets an OSError. One that was cancelled
+   ends so, and sends nothing more, whatever the application makes of that. A client that left is
    nobody's error.
 
 `AsgiToWsgi`, the other direction, has a file of its own.
@@ -223,6 +224,7 @@ class WsgiToAsgiInstance(_Adapter):
 
     scope: HTTPScope
     _exchange: _Exchange
+    _link: Link
     _response: WsgiResponse
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -241,6 +243,7 @@ class WsgiToAsgiInstance(_Adapter):
         await linked(lambda link: self._serve(link, receive, send), self.thread_sensitive)
 
     async def _serve(self, link: Link, receive: Receive, send: Send) -> None:
+        self._link = link
         exchange = self._exchange = _Exchange(self.scope, receive, send, link)
         self._response = WsgiResponse(exchange, self.scope["method"])
         body = None
@@ -280,6 +283,7 @@ class WsgiToAsgiInstance(_Adapter):
         """Run the application in a thread until it is done, with *body* as ``wsgi.input``."""
         run = _run_sensitive if self.thread_sensitive else _run_concurrent
         rest = await run(self, body)
+        await self._link.check()
         if rest is not None:
             await self._exchange.deliver(*rest, True)
 

@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.toolkit import deadlocks
 from omnicorn.toolkit.sync import (
+    SyncToAsync,
     ThreadSensitiveContext,
     async_to_sync,
     sync_to_async,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
 
 WAIT = 5.0
@@ -156,5 +159,145 @@ def test_a_call_after_an_error_is_no_deadlock() -> None:
         for _ in range(2):
             with pytest.raises(ValueError):
                 await sync_to_async(fail)()
+
+    run(main())
+
+
+# ---------------------------------------------------------------------------- looking
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(deadlocks, "PERIOD", 0.005)
+    return 0.005
+
+
+def the_thread() -> Any:
+    """That of thread-sensitive calls outside of a context."""
+    executor: Any = SyncToAsync.single_thread_executor
+    return executor._worker
+
+
+@pytest.mark.usefixtures("quick")
+def test_looking_ends_with_the_calls_and_begins_anew() -> None:
+    async def main() -> None:
+        for _ in range(2):
+            go = threading.Event()
+            busy = asyncio.create_task(sync_to_async(go.wait)(WAIT))
+            late = asyncio.create_task(ident())
+            await asyncio.sleep(0)
+            assert the_thread().watcher() is asyncio.get_running_loop()
+            go.set()
+            await asyncio.gather(busy, late)
+            while the_thread().watcher is not None:
+                await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_loop_that_stood_still_leaves_the_looking_to_the_one_that_took_over(
+    quick: float,
+) -> None:
+    go = threading.Event()
+    looks: list[Any] = []
+    tasks: dict[Any, list[asyncio.Task[Any]]] = {}
+
+    async def call(*calls: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        tasks[asyncio.get_running_loop()] = [asyncio.create_task(one()) for one in calls]
+        await asyncio.sleep(0)
+
+    async def done(these: list[asyncio.Task[Any]]) -> None:
+        await asyncio.wait_for(asyncio.gather(*these), WAIT)
+
+    first: Any = asyncio.new_event_loop()
+    second: Any = asyncio.new_event_loop()
+    first.run_until_complete(call(lambda: sync_to_async(go.wait)(WAIT), ident))
+    assert the_thread().watcher() is first
+    second.run_until_complete(call(ident))
+    assert the_thread().watcher() is second
+    call_later = first.call_later
+
+    def noted(delay: float, callback: Any, *args: Any, **options: Any) -> Any:
+        looks.append(callback)
+        return call_later(delay, callback, *args, **options)
+
+    first.call_later = noted
+    first.run_until_complete(asyncio.sleep(2 * quick))  # past the look that it had in mind
+
+    assert deadlocks._look not in looks
+    go.set()
+    for loop, these in tasks.items():
+        loop.run_until_complete(done(these))
+        loop.close()
+
+
+async def looked_at(inner: Callable[[], Awaitable[Any]], end: Callable[[], Any]) -> None:
+    """Have *inner* waited for by a thread that another call wants, until *end* lets it go on."""
+    begun = asyncio.Event()
+
+    async def waited_for() -> None:
+        begun.set()
+        await inner()
+
+    busy = asyncio.create_task(sync_to_async(async_to_sync(waited_for))())
+    await begun.wait()
+    late = asyncio.create_task(ident())
+    await asyncio.sleep(5 * deadlocks.PERIOD)  # several looks come before this is over
+    assert not late.done()
+    end()
+    await asyncio.gather(busy, late)
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_is_waited_for_twice_is_looked_at_once() -> None:
+    async def main() -> None:
+        end = asyncio.Event()
+        task = asyncio.create_task(end.wait())
+        await looked_at(lambda: asyncio.gather(task, task), end.set)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_call_in_somebodys_executor_proves_nothing() -> None:
+    async def main() -> None:
+        end = threading.Event()
+        with ThreadPoolExecutor(1) as executor:
+            call = sync_to_async(end.wait, thread_sensitive=False, executor=executor)
+            await looked_at(lambda: call(WAIT), end.set)
+
+    run(main())
+
+
+def test_callbacks_of_others_are_no_hindrance_to_a_proof() -> None:
+    def with_an_empty_cell(full: bool) -> Callable[[Future[int]], object]:
+        if full:
+            value = 1
+        return lambda future: value if full else None
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> int:
+            future = asyncio.run_coroutine_threadsafe(ident(), loop)
+            future.add_done_callback(with_an_empty_cell(False))
+            return future.result(WAIT)
+
+        with pytest.raises(RuntimeError, match="deadlock"):
+            await sync_to_async(work)()
+
+    run(main())
+
+
+def test_a_call_that_has_ended_waits_for_nothing() -> None:
+    """Its task may be in another loop, and go on a moment later."""
+
+    async def main() -> None:
+        call = sync_to_async(threading.get_ident)._call(threading.get_ident)  # type: ignore[attr-defined]
+        call.started = True
+        call.inner.append(object())
+        assert len([*deadlocks._waits_for(call)]) == 1
+        call.done = True
+        assert [*deadlocks._waits_for(call)] == []
 
     run(main())

@@ -291,3 +291,34 @@ def test_partials_and_methods_are_generator_functions_too() -> None:
 def test_what_is_no_generator_function_is_refused() -> None:
     with pytest.raises(TypeError, match="is not a generator function"):
         generator_to_async(iter)
+
+
+def test_a_first_batch_that_is_quicker_than_its_start_is_no_reason_for_larger_ones() -> None:
+    """On trio nobody can ask for the items made so far, so each batch has one."""
+
+    class DoneAtOnce:
+        can_be_nudged = False
+        done = True
+
+        def __init__(self, batch: Any) -> None:
+            batch()
+            self.hop = self
+
+        def __await__(self) -> Generator[Any, Any, None]:
+            yield from ()
+
+        def finish(self) -> None: ...
+        def take(self) -> None: ...
+
+    def count() -> Iterator[int]:
+        yield from range(4)
+
+    async def main() -> None:
+        start: Any = DoneAtOnce
+        source = generators._Source(count, start)
+        for number in range(4):
+            await source.fill()
+            assert list(source.items) == [number]
+            source.items.clear()
+
+    run(main())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from omnicorn.toolkit import links
+from omnicorn.toolkit.libraries import TrioLoop
 from omnicorn.toolkit.links import Link, linked
 from omnicorn.toolkit.sync import sync_to_async
 
@@ -134,10 +136,10 @@ def test_an_error_of_a_posted_step_comes_out_of_drain(run: Run, thread_sensitive
 @on_both
 @for_both_threads
 def test_no_step_begins_after_the_end(run: Run, thread_sensitive: bool) -> None:
-    links: list[Link] = []
-    serve(run, links.append, thread_sensitive)
+    made: list[Link] = []
+    serve(run, made.append, thread_sensitive)
 
-    for use in (links[0].call, links[0].post):
+    for use in (made[0].call, made[0].post):
         with pytest.raises(OSError, match="the request is over"):
             use(wait_for_ever)
 
@@ -172,6 +174,239 @@ def test_a_thread_that_waits_for_a_step_is_told_of_the_end(run: Run) -> None:
 
     assert ended.wait(10)
     assert "the request is over" in str(raised[0])
+
+
+async def alongside(background: Callable[[], Awaitable[Any]], main: Callable[[], Any]) -> None:
+    """Await *main* while *background* runs, which nobody cancels; then that."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(background)
+            await main()
+    else:
+        task = asyncio.ensure_future(background())
+        await main()
+        await task
+
+
+@on_both
+def test_a_thread_of_sync_code_is_told_of_the_end_as_well(run: Run) -> None:
+    raised: list[BaseException] = []
+    made: list[Link] = []
+    begun = threading.Event()
+
+    async def step() -> None:
+        begun.set()
+        await wait_for_ever()
+
+    def work() -> None:
+        try:
+            made[0].call(step)
+        except BaseException as error:
+            raised.append(error)
+
+    async def main() -> None:
+        async def leave_it(link: Link) -> None:
+            made.append(link)
+            while not begun.is_set():
+                await pause()
+
+        async def in_a_thread() -> None:
+            while not made:
+                await pause()
+            await sync_to_async(work)()
+
+        await alongside(in_a_thread, lambda: linked(leave_it, True))
+
+    run(main)
+
+    assert isinstance(raised[0], OSError)
+    assert "the request is over" in str(raised[0])
+
+
+async def cancelled(main: Callable[[], Awaitable[None]], begun: threading.Event) -> bool:
+    """Cancel *main* once when *begun*; whether it ended so."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+
+            async def cancel() -> None:
+                while not begun.is_set():
+                    await pause()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            with scope:
+                await main()
+        return scope.cancelled_caught
+    task = asyncio.ensure_future(main())
+    while not begun.is_set():
+        await pause()
+    task.cancel()
+    await asyncio.wait((task,))
+    return task.cancelled()
+
+
+@on_both
+@for_both_threads
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_cancellation_is_an_error_to_the_thread_and_stays_one_to_the_task(
+    run: Run, thread_sensitive: bool, swallows: bool
+) -> None:
+    raised: list[BaseException] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    async def step() -> None:
+        begun.set()
+        await wait_for_ever()
+
+    def work(link: Link) -> None:
+        try:
+            for _ in range(2):  # nobody would cancel the second one
+                try:
+                    link.call(step)
+                except BaseException as error:
+                    raised.append(error)
+                    if not swallows:
+                        raise
+        finally:
+            ended.set()
+
+    async def in_a_thread(link: Link) -> None:
+        await sync_to_async(work, thread_sensitive=thread_sensitive)(link)
+
+    assert run(lambda: cancelled(lambda: linked(in_a_thread, thread_sensitive), begun))
+    assert ended.wait(10)
+    assert [type(error).__mro__[1] for error in raised] == [ConnectionAbortedError] * (1 + swallows)
+
+
+@for_both_threads
+def test_a_step_that_cancels_itself_leaves_the_task_as_it_is(thread_sensitive: bool) -> None:
+    async def step() -> None:
+        raise asyncio.CancelledError  # a future that somebody else cancelled
+
+    def work(link: Link) -> None:
+        link.call(step)
+
+    with pytest.raises(OSError, match="the request is over"):
+        serve(on_asyncio, work, thread_sensitive)
+
+
+@on_both
+def test_an_error_of_a_clean_up_is_not_hidden_by_the_cancellation(run: Run) -> None:
+    begun = threading.Event()
+
+    async def step() -> None:
+        begun.set()
+        await wait_for_ever()
+
+    def work(link: Link) -> None:
+        try:
+            link.call(step)
+        finally:
+            raise LookupError("broken")
+
+    async def in_a_thread(link: Link) -> None:
+        await sync_to_async(work)(link)
+
+    async def main() -> None:
+        with pytest.raises(LookupError, match="broken"):
+            await linked(in_a_thread, True)
+
+    assert not run(lambda: cancelled(main, begun))
+
+
+@on_both
+@for_both_threads
+@pytest.mark.parametrize("way", ["call", "post"])
+def test_a_step_that_arrives_after_the_end_does_not_begin(
+    run: Run, thread_sensitive: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[OSError] = []
+    steps: list[str] = []
+    made: list[Link] = []
+    stands, handed_over = threading.Event(), threading.Event()
+
+    async def step() -> None:
+        steps.append("begun")
+
+    def work() -> None:
+        assert stands.wait(10)
+        try:
+            getattr(made[0], way)(step)
+        except OSError as error:
+            raised.append(error)
+
+    async def main() -> None:
+        owner: Any = TrioLoop if run is on_trio else asyncio.get_running_loop()
+        hand_over = owner.call_soon_threadsafe
+
+        def noted(*args: Any, **options: Any) -> Any:
+            handle = hand_over(*args, **options)
+            handed_over.set()
+            return handle
+
+        monkeypatch.setattr(owner, "call_soon_threadsafe", noted)
+
+        async def leave_it(link: Link) -> None:
+            made.append(link)
+            while not called:
+                await pause()
+            stands.set()
+            assert handed_over.wait(10)  # the loop stands still, so the step has not arrived
+
+        async def in_a_thread() -> None:
+            while not made:
+                await pause()
+            called.append(True)
+            await sync_to_async(work, thread_sensitive=thread_sensitive)()
+
+        called: list[bool] = []
+        await alongside(in_a_thread, lambda: linked(leave_it, thread_sensitive))
+
+    run(main)
+
+    assert len(raised) == (way == "call" or thread_sensitive)
+    assert not steps
+
+
+class GoneLoop:
+    """A loop that was closed: before a step was handed over, or behind it."""
+
+    def __init__(self, takes: bool) -> None:
+        self._takes = takes
+        self._answers = [False, True]
+
+    def call_soon_threadsafe(self, *args: Any) -> None:
+        if not self._takes:
+            raise RuntimeError("Event loop is closed")
+
+    def is_closed(self) -> bool:
+        return self._answers.pop(0)
+
+
+@pytest.mark.parametrize("takes", [False, True])
+def test_a_loop_that_was_closed_answers_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    loop: Any = GoneLoop(takes)
+    monkeypatch.setattr(links, "PATIENCE", 0.01)
+
+    with pytest.raises(OSError, match="the request is over"):
+        Link(loop, False).call(wait_for_ever)
+
+
+def test_sync_code_does_not_take_another_loop_for_the_requests() -> None:
+    """`async_to_sync` would make one, where that of the request has stopped."""
+
+    async def stay(link: Link) -> None:
+        with pytest.raises(OSError, match="the request is over"):
+            await asyncio.get_running_loop().run_in_executor(None, link.call, wait_for_ever)
+
+    on_asyncio(lambda: linked(stay, True))
 
 
 @on_both

@@ -731,6 +731,23 @@ def test_a_file_is_sent_from_its_position_and_to_the_announced_length(path: Path
     assert sink.parts == [FilePart(number, 3, 4, None)]
 
 
+def test_a_file_that_was_deleted_has_no_path(path: Path) -> None:
+    file = path.open("rb")
+    number = file.fileno()
+    path.unlink()
+    sink = respond(answer_file(file), Recorder(sends_files=True))
+
+    assert sink.parts == [FilePart(number, 0, 10, None)]
+
+
+def test_a_file_that_was_closed_is_told_by_reading_it(path: Path) -> None:
+    file = path.open("rb")
+    file.close()
+
+    with pytest.raises(ValueError, match="closed file"):
+        respond(answer_file(file), Recorder(sends_files=True))
+
+
 def test_only_a_whole_file_has_a_path(path: Path) -> None:
     file = path.open("rb")
     file.seek(3)

@@ -477,6 +477,56 @@ def test_cancellation_ends_a_thread_that_reads() -> None:
     assert "the request is over" in str(raised[0])
 
 
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+@pytest.mark.parametrize("thread_sensitive", [False, True])
+def test_an_application_that_swallows_all_does_not_swallow_the_cancellation(
+    library: str, thread_sensitive: bool
+) -> None:
+    raised: list[BaseException] = []
+    reading, ended = threading.Event(), threading.Event()
+
+    def app(environ: Environ, start_response: Start) -> list[bytes]:
+        assert environ["wsgi.input"].read(1) == b"a"
+        try:
+            environ["wsgi.input"].read()
+        except BaseException as error:
+            raised.append(error)
+        start_response("200 OK", [])
+        ended.set()
+        return [b"as if nothing was"]
+
+    server = Server(piece(b"a", True))
+    application = WsgiToAsgi(app, thread_sensitive=thread_sensitive)
+
+    async def receive() -> dict[str, Any]:
+        if server.events:
+            return await server.receive()
+        reading.set()
+        await (trio.sleep_forever() if library == "trio" else asyncio.Event().wait())
+        raise AssertionError
+
+    async def on_asyncio() -> bool:
+        task = asyncio.create_task(application(http_scope(), receive, server.send))
+        assert await asyncio.to_thread(reading.wait, 10)
+        task.cancel()
+        await asyncio.wait((task,))
+        return task.cancelled()
+
+    async def on_trio() -> bool:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(application, http_scope(), receive, server.send)
+                assert await trio.to_thread.run_sync(reading.wait, 10)
+                scope.cancel()
+        return scope.cancelled_caught
+
+    assert trio.run(on_trio) if library == "trio" else asyncio.run(on_asyncio())
+    assert ended.wait(10)
+    assert isinstance(raised[0], OSError)
+    assert "the request is over" in str(raised[0])
+    assert server.sent == []
+
+
 def test_a_thread_that_computes_while_its_request_is_cancelled_finds_out_later() -> None:
     computing = threading.Event()
     go_on = threading.Event()

@@ -125,7 +125,6 @@ class HTTPOrder(Order):
         self._request_over = False
         self._announced = False
         self._debugged = False
-        self._trailed = False
 
     def received(self, event: Event) -> Findings:
         if event["type"] == "http.request":

@@ -318,8 +318,6 @@ _BEYOND: tuple[tuple[str, Side, Level, str, str], ...] = (
      "`raw_path` must not include the query"),
     ("scope.state.copied", "server", "must", LIFESPAN + "Lifespan State",
      "`state` must be a copy of the lifespan's, not the same dict"),
-    ("scope.tls.scheme", "server", "must", "TLS Extension 0.2",
-     "`tls` must be offered on TLS connections only"),
     ("scope.tls.client_cert_name.chain", "server", "must", "TLS Extension 0.2",
      "`client_cert_name` must be given along with a `client_cert_chain`"),
     # --- the server's events

@@ -60,7 +60,7 @@ def scope_flaws(scope: dict[str, Any]) -> Findings:
         yield from _path_flaws(scope)
         extensions = scope.get("extensions")
         if isinstance(extensions, dict) and isinstance(extensions.get("tls"), dict):
-            yield from _tls_flaws(scope, extensions["tls"])
+            yield from _tls_flaws(extensions["tls"])
 
 
 def _path_flaws(scope: dict[str, Any]) -> Findings:
@@ -68,7 +68,8 @@ def _path_flaws(scope: dict[str, Any]) -> Findings:
     if not isinstance(path, str) or not isinstance(root_path, str):
         return
     root = root_path.rstrip("/")
-    if root and not f"{path}/".startswith(f"{root}/"):
+    # "*" (RFC 9112 §3.2.4) is the server as a whole: it names no path, so none below the root.
+    if root and path != "*" and not f"{path}/".startswith(f"{root}/"):
         yield broken("scope.path.root_path", f"got path {show(path)}, root_path {show(root_path)}")
     if not isinstance(raw_path, bytes):
         return
@@ -84,10 +85,9 @@ def _path_flaws(scope: dict[str, Any]) -> Findings:
         yield broken("scope.path.decoded", f"got path {show(path)}, raw_path {show(raw_path)}")
 
 
-def _tls_flaws(scope: dict[str, Any], tls: dict[str, Any]) -> Findings:
+def _tls_flaws(tls: dict[str, Any]) -> Findings:
+    # The scheme may be "http" all the same: `tls` is of the connection that was made here, the
+    # scheme perhaps of the one to a proxy that is trusted.
     yield from flaws(TLS, tls)
-    scheme = scope.get("scheme", "http")
-    if scheme in ("http", "ws"):
-        yield broken("scope.tls.scheme", f"got scheme {scheme!r}")
     if tls.get("client_cert_chain") and tls.get("client_cert_name") is None:
         yield broken("scope.tls.client_cert_name.chain", "got none")

@@ -162,6 +162,7 @@ class HTTPCommunicator(Communicator):
         self._ended = False  # for the test; `_over` is for the application, which is ahead
         self._trailers = False
         self._over = False
+        self._body_given = body is not None
         if isinstance(body, (bytes, bytearray, memoryview)):
             if body:
                 add(scope["headers"], b"content-length", b"%d" % len(body))
@@ -179,11 +180,23 @@ class HTTPCommunicator(Communicator):
     # ------------------------------------------------------------------ the request
 
     async def send_body(self, body: bytes = b"", *, more_body: bool = False) -> None:
-        """Send a piece of the body; the last one unless *more_body*."""
+        """Send a piece of the body; the last one unless *more_body*.
+
+        Raises:
+            RuntimeError: The body was complete, or the client has left.
+        """
+        self._check_there()
+        if self._body_given:
+            raise RuntimeError(
+                "the request's body is complete; to send it by hand, make the communicator with "
+                "body=None, and say more_body=True for all pieces but the last"
+            )
+        self._body_given = not more_body
         self._tell(_request(body, more_body))
 
     async def disconnect(self) -> None:
         """Leave: ``receive()`` gives ``http.disconnect``, ``send()`` raises an OSError."""
+        self._left = True
         self._leave({"type": "http.disconnect"})
 
     def _goodbye(self) -> None:

@@ -77,8 +77,6 @@ class AsyncioTask:
             if not self._cancelled:
                 self.error = exc
             raise
-        except GeneratorExit:
-            raise
         except BaseException as exc:
             self.error = exc
         finally:
@@ -108,9 +106,8 @@ class AsyncioTask:
 
     async def cancel(self, timeout: float) -> None:
         self._cancelled = True
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=timeout)
+        self._task.cancel()
+        await asyncio.wait((self._task,), timeout=timeout)
         # A task that is cancelled before its first step never gets to `_run`.
         self.done = self._task.done()
 
@@ -137,7 +134,7 @@ class TrioTask:
         try:
             with self._scope:
                 await main()
-        except (trio.Cancelled, GeneratorExit):
+        except trio.Cancelled:  # at the end of the run
             raise
         except BaseException as exc:
             self.error = exc

@@ -174,7 +174,14 @@ class WebSocketCommunicator(Communicator):
         kind = event["type"]
         if kind == "websocket.accept":
             headers = byte_pairs(event.get("headers") or ())
-            return WebSocketAnswer(True, event.get("subprotocol"), headers)
+            subprotocol, offered = event.get("subprotocol"), self.scope["subprotocols"]
+            if subprotocol is not None and subprotocol not in offered:
+                # RFC 6455 §4.1: a client fails the connection.
+                raise CommunicatorError(
+                    f"the application sent {describe(event)}, but the client offers "
+                    f"{', '.join(map(repr, offered)) or 'no subprotocols'}; see subprotocols=..."
+                )
+            return WebSocketAnswer(True, subprotocol, headers)
         if kind == "websocket.close":
             response = HTTPResponse(403, complete=True)
             return WebSocketAnswer(False, response=response, closed=_closed(event))
@@ -202,12 +209,15 @@ class WebSocketCommunicator(Communicator):
 
         Raises:
             CommunicatorError: The application did not accept.
+            RuntimeError: The client has closed.
         """
+        self._check_there()
         await self._connected(None)
         self._tell({"type": "websocket.receive", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
         """Send a binary message; see `send_text`."""
+        self._check_there()
         await self._connected(None)
         self._tell({"type": "websocket.receive", "bytes": data})
 
@@ -276,6 +286,7 @@ class WebSocketCommunicator(Communicator):
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close from this side, or with code 1006 just vanish."""
+        self._left = True
         self._leave({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _goodbye(self) -> None:

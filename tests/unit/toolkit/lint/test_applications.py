@@ -313,8 +313,9 @@ def test_omnicorn_over_http_1(serve: Any, found: Any, root_path: str, sendfile: 
     served.run()
 
 
-def test_omnicorn_asked_for_no_path(serve: Any, found: Any) -> None:
-    served = serve(lint(versatile, on_violation=found.append))
+@pytest.mark.parametrize("root_path", ["", "/app"])
+def test_omnicorn_asked_for_no_path(serve: Any, found: Any, root_path: str) -> None:
+    served = serve(lint(versatile, on_violation=found.append), root_path=root_path)
     served.service.state = {"db": "open"}
     assert b" 200 OK\r\n" in served.send(b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n")
 

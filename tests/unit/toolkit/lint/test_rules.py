@@ -327,6 +327,19 @@ def test_final_statuses_are_right(status: int) -> None:
     assert told(Talk(HTTP, (), ({**START, "status": status}, BODY))) == []
 
 
+@pytest.mark.parametrize(
+    "scope",
+    [
+        # The client used http, and a trusted proxy TLS.
+        {**HTTP, "scheme": "http"},
+        # The server as a whole is below no root path.
+        {**HTTP, "method": "OPTIONS", "path": "*", "raw_path": b"*"},
+    ],
+)
+def test_unusual_scopes_are_right(scope: Event) -> None:
+    assert told(Talk(scope, (), (START, BODY))) == []
+
+
 # ---------------------------------------------------------------- beyond shape
 
 WITHOUT = {**HTTP, "extensions": {}}
@@ -340,7 +353,6 @@ BEYOND: list[tuple[str, Talk]] = [
     ("scope.path.decoded", Talk({**HTTP, "path": "/app/%C3%A9"}, (), (START, BODY))),
     ("scope.path.root_path", Talk({**HTTP, "root_path": "/ap"}, (), (START, BODY))),
     ("scope.raw_path.query", Talk({**HTTP, "raw_path": b"/app/%C3%A9?a"}, (), (START, BODY))),
-    ("scope.tls.scheme", Talk({**HTTP, "scheme": "http"}, (), (START, BODY))),
     (
         "scope.tls.client_cert_name.chain",
         Talk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 from contextvars import ContextVar
@@ -116,6 +117,11 @@ def test_what_is_given_is_not_added() -> None:
 )
 def test_host_has_the_port_where_it_is_not_the_usual(server: Any, scheme: str, host: bytes) -> None:
     assert scope_of(server=server, scheme=scheme)["headers"] == [(b"host", host)]
+
+
+def test_without_a_server_there_is_no_host() -> None:
+    scope = scope_of(server=None)
+    assert (scope["server"], scope["headers"]) == (None, [])
 
 
 def test_a_body_in_pieces_is_chunked_in_http_1_1_alone() -> None:
@@ -247,6 +253,53 @@ def test_trailers_that_nobody_offered_are_not_waited_for(run: Run) -> None:
     assert run(HTTPCommunicator(app, extensions=()).get_response).complete
 
 
+@pytest.mark.parametrize("given", [b"", b"all", [b"in", b"pieces"], []])
+def test_a_complete_body_has_no_more_pieces(run: Run, given: Any) -> None:
+    async def main() -> None:
+        async with HTTPCommunicator(waits, "POST", body=given) as http:
+            with pytest.raises(RuntimeError, match="make the communicator with body=None"):
+                await http.send_body(b"more")
+
+    run(main)
+
+
+def test_a_body_by_hand_ends_once(run: Run) -> None:
+    async def main() -> None:
+        async with HTTPCommunicator(waits, "POST", body=None) as http:
+            await http.send_body(b"a", more_body=True)
+            await http.send_body(b"b")
+            with pytest.raises(RuntimeError, match="the request's body is complete"):
+                await http.send_body(b"c")
+
+    run(main)
+
+
+def test_a_client_that_left_sends_nothing_more(run: Run) -> None:
+    async def main() -> None:
+        async with HTTPCommunicator(waits, "POST", body=None) as http:
+            await http.disconnect()
+            with pytest.raises(RuntimeError, match="the client has left"):
+                await http.send_body(b"more")
+
+    run(main)
+
+
+def test_a_body_that_crosses_the_response_is_lost(run: Run) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await hello(scope, receive, send)
+        told.extend([await receive() for _ in range(20)])  # each gives way to the test
+
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with HTTPCommunicator(app, "POST", body=None) as http:
+            await http.get_response()
+            await http.send_body(b"on its way")
+
+    run(main)
+    assert {event["type"] for event in told} == {"http.disconnect"}
+
+
 # ---------------------------------------------------------------- the end
 
 
@@ -295,30 +348,95 @@ def test_a_block_that_ends_early_is_a_client_that_leaves(run: Run) -> None:
     run(main)
 
 
-def test_frameworks_call_the_leaving_what_they_like(run: Run) -> None:
-    class ClientDisconnect(Exception):
-        pass
+class ClientDisconnect(Exception):
+    """As Starlette has it."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await waits(scope, receive, send)
-        try:
-            await send(START)
-        except OSError as exc:
-            raise BaseExceptionGroup("", [ClientDisconnect(), RuntimeError("no")]) from exc
 
-    async def caused(scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await app(scope, receive, send)
-        except BaseExceptionGroup as exc:
-            raise RuntimeError("gone") from exc.exceptions[0]
+class WebSocketDisconnected(Exception):
+    """As Falcon has it."""
 
-    async def main(app: Any) -> None:
-        async with HTTPCommunicator(app):
+
+class DatabaseDisconnected(Exception):
+    """An application's own."""
+
+
+async def told_by_receive(error: BaseException, scope: Any, receive: Any, send: Any) -> None:
+    await waits(scope, receive, send)
+    raise error
+
+
+async def told_by_send(error: BaseException, scope: Any, receive: Any, send: Any) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            await send({"type": "http.response.early_hint", "links": []})
+    raise error
+
+
+async def caused_by_send(error: BaseException, scope: Any, receive: Any, send: Any) -> None:
+    await waits(scope, receive, send)
+    try:
+        await send(START)
+    except OSError as exc:
+        raise error from exc
+
+
+async def caused_by_its_own(error: BaseException, scope: Any, receive: Any, send: Any) -> None:
+    await waits(scope, receive, send)
+    raise RuntimeError("gone") from error
+
+
+async def before_it_was_told(error: BaseException, scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    raise error
+
+
+async def leave(app: Any) -> None:
+    async with HTTPCommunicator(app) as http:
+        await http.receive_nothing(NOW)
+
+
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [
+        (told_by_receive, ClientDisconnect()),
+        (told_by_receive, WebSocketDisconnected()),
+        (told_by_receive, BaseExceptionGroup("", [ClientDisconnect(), WebSocketDisconnected()])),
+        (told_by_send, ClientDisconnect()),
+        (caused_by_its_own, ClientDisconnect()),
+        (caused_by_send, DatabaseDisconnected()),
+        (caused_by_send, RuntimeError("gone")),
+    ],
+)
+def test_frameworks_have_their_own_for_a_client_that_left(run: Run, app: Any, error: Any) -> None:
+    run(lambda: leave(functools.partial(app, error)))
+
+
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [
+        (before_it_was_told, ClientDisconnect()),
+        (told_by_receive, DatabaseDisconnected()),
+        (told_by_send, DatabaseDisconnected()),
+        (caused_by_its_own, DatabaseDisconnected()),
+        (told_by_receive, BaseExceptionGroup("", [ClientDisconnect(), RuntimeError("no")])),
+    ],
+)
+def test_another_error_is_none_of_a_client_that_left(run: Run, app: Any, error: Any) -> None:
+    async def main() -> None:
+        async with HTTPCommunicator(functools.partial(app, error)):
             pass
 
-    run(lambda: main(caused))
-    with pytest.raises(CommunicatorError):  # one of them is none
-        run(lambda: main(app))
+    with pytest.raises(CommunicatorError, match="the application raised"):
+        run(main)
+
+
+def test_an_error_after_the_response_may_be_called_as_it_likes(run: Run) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await hello(scope, receive, send)
+        raise DatabaseDisconnected
+
+    with pytest.raises(CommunicatorError, match="DatabaseDisconnected"):
+        run(HTTPCommunicator(app).get_response)
 
 
 def test_an_exception_of_the_test_cancels_the_application(run: Run) -> None:
@@ -510,6 +628,45 @@ def test_an_application_that_does_not_return_is_cancelled_and_told(run: Run) -> 
             await http.cancel()  # the test knows
 
     run(main)
+
+
+def test_an_application_that_cancels_itself_has_raised() -> None:
+    """On trio nothing can be cancelled without a scope."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(CommunicatorError, match=r"raised CancelledError\(\) instead of sending"):
+        asyncio.run(HTTPCommunicator(app).get_response())
+
+
+def test_an_application_that_was_cancelled_before_it_began_has_ended() -> None:
+    async def main() -> None:
+        http = HTTPCommunicator(hello)
+        await http.disconnect()  # starts it
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        task.cancel()
+        await asyncio.wait((task,))
+        await http.cancel()
+
+    asyncio.run(main())
+
+
+def test_an_application_that_is_left_ends_with_the_test(run: Run) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await waits(scope, receive, send)
+        except BaseException as exc:
+            seen.append(type(exc).__name__)
+            raise
+
+    seen: list[str] = []
+
+    async def main() -> None:
+        assert await HTTPCommunicator(app).receive_nothing(NOW)
+
+    run(main)
+    assert seen in (["CancelledError"], ["Cancelled"])
 
 
 def test_an_application_that_cannot_be_cancelled_is_told() -> None:

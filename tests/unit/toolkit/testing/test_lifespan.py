@@ -114,6 +114,22 @@ def test_it_stops_after_an_exception_of_the_test(run: Run) -> None:
     assert managers[0].state == {"db": "closed"}
 
 
+def test_what_ends_the_test_at_once_does_not_wait_for_a_shutdown(run: Run) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    managers = []
+
+    async def main() -> None:
+        async with LifespanManager(good) as lifespan:
+            managers.append(lifespan)
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        run(main)
+    assert managers[0].state == {"db": "open"}
+
+
 def test_the_exception_of_the_test_wins(run: Run) -> None:
     async def main() -> None:
         async with LifespanManager(cannot_stop):

@@ -74,7 +74,7 @@ def test_the_scope_is_that_of_a_server() -> None:
 
 def test_messages_go_both_ways(run: Run) -> None:
     async def main() -> None:
-        async with WebSocketCommunicator(echo) as ws:
+        async with WebSocketCommunicator(echo, subprotocols=["v1"]) as ws:
             answer = await ws.connect()
             assert answer
             assert (answer.subprotocol, answer.headers) == ("v1", [(b"a", b"b")])
@@ -94,7 +94,7 @@ def test_messages_go_both_ways(run: Run) -> None:
 
 def test_the_first_message_connects(run: Run) -> None:
     async def main() -> None:
-        async with WebSocketCommunicator(echo) as ws:
+        async with WebSocketCommunicator(echo, subprotocols=["v1"]) as ws:
             await ws.send_text("hello")
             assert not await ws.receive_nothing()
             assert await ws.receive_text() == "hello"
@@ -196,6 +196,71 @@ def test_the_client_closes(run: Run) -> None:
     ]
 
 
+def test_a_client_that_closed_says_nothing_more(run: Run) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        told.append(await receive())
+
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with WebSocketCommunicator(app) as ws:
+            await ws.connect()
+            await ws.close()
+            for call in (ws.send_text("x"), ws.send_bytes(b"x"), ws.send_json([])):
+                with pytest.raises(RuntimeError, match="the client has left"):
+                    await call
+
+    run(main)
+    assert [event["type"] for event in told] == ["websocket.disconnect"]
+
+
+def test_what_crosses_the_applications_close_is_lost(run: Run) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close"})
+        told.extend([await receive() for _ in range(20)])  # each gives way to the test
+
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with WebSocketCommunicator(app) as ws:
+            assert await ws.receive_close() == (1000, "")
+            await ws.send_text("on its way")
+
+    run(main)
+    assert {event["type"] for event in told} == {"websocket.disconnect"}
+
+
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [((), "no subprotocols"), (("v2", "v3"), "'v2', 'v3'")],
+)
+def test_a_subprotocol_that_was_not_offered_fails_the_connection(
+    run: Run, offered: tuple[str, ...], said: str
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({**ACCEPT, "subprotocol": "v1"})
+        told.append(await receive())
+
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with WebSocketCommunicator(app, subprotocols=offered) as ws:
+            with pytest.raises(CommunicatorError) as caught:
+                await ws.connect()
+            assert str(caught.value) == (
+                "the application sent websocket.accept subprotocol 'v1', but the client offers "
+                f"{said}; see subprotocols=..."
+            )
+
+    run(main)
+    assert told == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
+
+
 def test_a_block_that_ends_is_a_client_that_closes(run: Run) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -287,7 +352,7 @@ def test_a_denial_must_be_offered(run: Run) -> None:
 
 def test_a_timeout_says_what_was_waited_for(run: Run) -> None:
     async def main() -> None:
-        async with WebSocketCommunicator(echo) as ws:
+        async with WebSocketCommunicator(echo, subprotocols=["v1"]) as ws:
             await ws.connect()
             await ws.receive_text(timeout=NOW)
 
