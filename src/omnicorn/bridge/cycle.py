@@ -52,6 +52,7 @@ class Exchange:
         duration: Seconds from there to the end of the response; set only where it asks.
         task: What runs the application.
         finished: The application has returned.
+        was_cancelled: The server gave the application up.
     """
 
     began: float
@@ -61,6 +62,7 @@ class Exchange:
     status: int
     task: Task | None
     finished: bool
+    was_cancelled: bool
     _carrier: Any
     """A `Carrier`, and what the subclass needs besides."""
     _phase: int
@@ -77,6 +79,7 @@ class Exchange:
         "sent",
         "status",
         "task",
+        "was_cancelled",
     )
 
     @property
@@ -137,7 +140,6 @@ class Cycle(Exchange):
 
     __slots__ = (
         "_app",
-        "_cancelled",
         "_entered",
         "_readers",
         "_told",
@@ -153,7 +155,7 @@ class Cycle(Exchange):
         self._carrier = carrier
         self._phase = START
         self._entered = False
-        self._cancelled = False
+        self.was_cancelled = False
         self._told = False  # by `receive`, that the peer has left
         self._readers: list[Waiter] | None = None
         self._writers: list[Waiter] | None = None
@@ -212,7 +214,7 @@ class Cycle(Exchange):
             if not (self._phase >= DONE or self._told) or not only_disconnects(exc, self._told):
                 error = exc
         except BaseException as exc:
-            if not self._cancelled:
+            if not self.was_cancelled:
                 error = exc
             raise
         finally:
@@ -228,7 +230,7 @@ class Cycle(Exchange):
         """Cancel the application's task."""
         if self.task is None or self.finished:
             return
-        self._cancelled = True
+        self.was_cancelled = True
         self.task.cancel()
         if not self._entered:
             # Cancelled before its first step, a task never gets to `run`.

@@ -112,7 +112,7 @@ class HTTPCycle(Cycle):
         self._carrier = carrier
         self._phase = START
         self._entered = False
-        self._cancelled = False
+        self.was_cancelled = False
         self._told = False
         self._readers = None
         self._writers = None

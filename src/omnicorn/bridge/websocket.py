@@ -149,7 +149,7 @@ class WebSocketCycle(Cycle):
             self._phase = GONE
             self._over(ABNORMAL, "")
             self._stream.reset()
-        elif self._cancelled:
+        elif self.was_cancelled:
             self._close(SERVICE_RESTART, "")
         elif error is not None:
             self._close(INTERNAL_ERROR, "")

@@ -247,6 +247,7 @@ class WsgiCycle(Exchange):
         self._failure: BaseException | None = None  # what cannot be sent; raised in the thread
         self._file_task: Task | None = None
         self.finished = False
+        self.was_cancelled = False
         # Written by the thread.
         self._begun = False
         self._over = False
@@ -516,6 +517,7 @@ class WsgiCycle(Exchange):
         """Give the request up; its thread learns of it when it reads or writes."""
         if self.finished:
             return
+        self.was_cancelled = True
         if self._phase < DONE:
             self._phase = GONE
         if self._file_task is not None:

@@ -64,6 +64,12 @@ class Deadlines:
                 del self._slots[item.slot]
         item.slot = -1
 
+    def close(self) -> None:
+        """Ask nobody any more; what is watched later is asked again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _put(self, item: Timed, slot: int) -> None:
         item.slot = slot
         members = self._slots.get(slot)

@@ -39,8 +39,12 @@ class ExclusiveConnection(HTTPConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         cycle = self._lose_transport()
         service = self._service
-        if cycle is not None and self.engine.is_responding and service.access_log is not None:
-            service.log(cycle)
+        if cycle is not None and service.access_log is not None:
+            if self.engine.is_responding:
+                service.log(cycle)
+            elif cycle.was_cancelled and not cycle.status:
+                cycle.status = 500  # what it would say itself, had it ended before its transport
+                service.log(cycle)
         self.engine.connection_lost()
         if service.draining:
             service.check_idle()

@@ -115,6 +115,8 @@ class Server:
         self._log_file: TextIO | None = None
 
     async def __aenter__(self) -> Server:
+        if self._hosting is not None or self._host is not None:
+            raise RuntimeError("this server has been started before; make a new one")
         self._hosting = manager = hosting()
         host = await manager.__aenter__()
         try:
@@ -242,12 +244,12 @@ class Server:
         scheme = "https" if config.tls else "http"
         places: list[tuple[Connect, Listeners]] = []
         if self._sockets is not None:
-            listeners = self._keep(adopt(self._sockets, config.backlog, scheme))
+            web = listeners = self._keep(adopt(self._sockets, config.backlog, scheme))
             places.append((self._connector(service, host), listeners))
         else:
             for name, binds in _by_scheme(config.binds):
                 if name == "http":
-                    listeners = self._listeners_for(binds, scheme)
+                    web = listeners = self._listeners_for(binds, scheme)
                     places.append((self._connector(service, host), listeners))
                 else:
                     listeners = self._listeners_for(binds, name)
@@ -260,7 +262,7 @@ class Server:
                 places.append((self._proxied(accept.plain(plain)), listeners))
         self.urls = [url for _, listeners in places for url in listeners.addresses]
         if config.redirect_http is not None:
-            places.append(self._bind_redirect(places[0][1], config.redirect_http))
+            places.append(self._bind_redirect(web, config.redirect_http))
             self.redirects = list(places[-1][1].addresses)
         return places
 
@@ -427,6 +429,7 @@ class Server:
             await self._shut_down_application()
         finally:
             for service in self._services:
+                service.deadlines.close()
                 if service.wsgi is not None:
                     service.wsgi.threads.stop()
             self._close_log()

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import signal
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from omnicorn.runtime.hosts import hosting
@@ -109,6 +108,8 @@ async def serve(
             except Stopped:
                 logger.warning("The start was given up")
             finally:
+                if not told.done():  # from now on a signal hurries
+                    told.set_result(None)
                 if watching is not None:
                     watching.cancel()
                 await server.stop()
@@ -122,19 +123,33 @@ def _signals(loop: Loop, callbacks: Mapping[signal.Signals, Callable[[], None]])
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[signal.Signals, Any] = {}
+    handlers: dict[signal.Signals, _Handler] = {}
     for number, callback in callbacks.items():
-        previous = signal.getsignal(number)
         # Not the loop's add_signal_handler: a program's own handler there would be lost.
-        signal.signal(number, partial(_in_loop, loop, callback))
-        before[number] = previous
+        handlers[number] = handler = _Handler(loop, callback, signal.getsignal(number))
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, previous in before.items():
-            if previous is not None:
-                signal.signal(number, previous)
+        for number, handler in handlers.items():
+            handler.is_over = True
+            # Servers need not end in the order that is the reverse of their start's.
+            last: Any = signal.getsignal(number)
+            while isinstance(last, _Handler) and last.is_over and last.before is not None:
+                last = last.before
+                signal.signal(number, last)
 
 
-def _in_loop(loop: Loop, callback: Callable[[], None], *_: object) -> None:
-    loop.call_soon_threadsafe(callback)
+class _Handler:
+    """A signal's, of one server; *before* is the one to put back, None if it is not Python's."""
+
+    __slots__ = ("_callback", "_loop", "before", "is_over")
+
+    def __init__(self, loop: Loop, callback: Callable[[], None], before: Any) -> None:
+        self._loop = loop
+        self._callback = callback
+        self.before = before
+        self.is_over = False
+
+    def __call__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._callback)

@@ -18,7 +18,7 @@ import contextvars
 import os
 import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +104,16 @@ class AsyncioLoop:
             asyncio.CancelledError: In the end, if the caller was cancelled.
         """
         cancelled: asyncio.CancelledError | None = None
+        task = asyncio.current_task()
+        anyio = sys.modules.get("anyio")
+        # anyio says it again in each turn of the loop, but not behind a shield.
+        shield: Any = nullcontext()
         while not waiter.done():
+            if anyio is not None and (cancelled is not None or (task and task.cancelling())):
+                shield = anyio.CancelScope(shield=True)
             try:
-                await asyncio.wait((waiter,))
+                with shield:
+                    await asyncio.wait((waiter,))
             except asyncio.CancelledError as exc:
                 cancelled = exc
                 on_cancel()

@@ -7,9 +7,10 @@ import pytest
 
 from omnicorn.bridge.lifespan import Lifespan
 from omnicorn.errors import ASGIError, LifespanFailed
+from omnicorn.transports.inproc import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from omnicorn.transports.inproc import ManualLoop
 
@@ -320,3 +321,175 @@ def test_shutdown_does_not_wait_for_an_application_that_ends_without_an_answer(
     lifespan = Lifespan(app, loop)
     loop.run(lifespan.startup())
     loop.run(lifespan.shutdown())  # would raise if it waited for ever
+
+
+def test_it_starts_until_the_application_has_answered(loop: ManualLoop) -> None:
+    seen: list[bool] = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        seen.append(lifespan.is_starting)
+        await send({"type": "lifespan.startup.complete"})
+        seen.append(lifespan.is_starting)
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    lifespan = Lifespan(app, loop)
+    loop.run(lifespan.startup())
+    loop.run(lifespan.shutdown())
+    assert seen == [True, False]
+    assert not lifespan.is_starting
+    assert not Lifespan(app, loop, "off").is_starting
+
+
+@pytest.mark.parametrize("app", [returns, raises])
+def test_one_that_has_ended_without_an_answer_does_not_start(loop: ManualLoop, app: App) -> None:
+    lifespan = Lifespan(app, loop)
+    loop.run(lifespan.startup())
+    assert not lifespan.is_starting
+
+
+def test_an_application_that_comes_late_to_receive_is_told_of_the_shutdown(
+    loop: ManualLoop,
+) -> None:
+    busy = loop.create_future()
+    got: list[str] = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await busy
+        got.append((await receive())["type"])
+        got.append((await receive())["type"])
+        await send({"type": "lifespan.shutdown.complete"})
+
+    lifespan = Lifespan(app, loop)
+    loop.run(lifespan.startup())
+    ended = begin(loop, lifespan.shutdown())
+    assert ended == []
+
+    busy.set_result()
+    loop.run_until_idle()
+    assert got == ["lifespan.startup", "lifespan.shutdown"]
+    assert ended == [None]
+
+
+# ------------------------------------------------------------------------ giving up
+
+
+def begin(loop: ManualLoop, work: Coroutine[Any, Any, None]) -> list[BaseException | None]:
+    """Begin *work*, and run the loop; returns what will tell its end: None, or what it raised."""
+    ended: list[BaseException | None] = []
+
+    async def run() -> None:
+        try:
+            await work
+        except LifespanFailed as exc:
+            ended.append(exc)
+        else:
+            ended.append(None)
+
+    loop.spawn(run())
+    loop.run_until_idle()
+    return ended
+
+
+class Stuck:
+    """An application that hangs in one phase; a deaf one does not let itself be cancelled."""
+
+    def __init__(self, loop: ManualLoop, phase: str, *, deaf: bool = False) -> None:
+        self.hold = loop.create_future()
+        self.phase = phase
+        self.deaf = deaf
+        self.cancelled = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        for phase in ("startup", "shutdown"):
+            await receive()
+            while phase == self.phase and not self.hold.done():
+                try:
+                    await self.hold
+                except Cancelled:
+                    self.cancelled += 1
+                    if not self.deaf:
+                        raise
+            await send({"type": f"lifespan.{phase}.complete"})
+
+
+@pytest.mark.parametrize(("mode", "outcome"), [("auto", type(None)), ("on", LifespanFailed)])
+def test_a_startup_that_is_cancelled_ends(
+    loop: ManualLoop, mode: str, outcome: type[object]
+) -> None:
+    app = Stuck(loop, "startup")
+    lifespan = Lifespan(app, loop, mode)
+    ended = begin(loop, lifespan.startup())
+    assert ended == []
+    assert lifespan.is_starting
+
+    lifespan.cancel()
+    loop.run_until_idle()
+
+    assert app.cancelled == 1
+    assert [type(each) for each in ended] == [outcome]
+    assert not lifespan.is_starting
+
+
+@pytest.mark.parametrize(("mode", "outcome"), [("auto", type(None)), ("on", LifespanFailed)])
+def test_a_startup_that_ignores_its_cancellation_is_abandoned(
+    loop: ManualLoop, mode: str, outcome: type[object]
+) -> None:
+    app = Stuck(loop, "startup", deaf=True)
+    lifespan = Lifespan(app, loop, mode)
+    ended = begin(loop, lifespan.startup())
+
+    lifespan.cancel()
+    loop.run_until_idle()
+    assert (ended, app.cancelled) == ([], 1)
+
+    lifespan.abandon()
+    loop.run_until_idle()
+    assert [type(each) for each in ended] == [outcome]
+    assert not lifespan.is_starting
+
+    lifespan.abandon()  # once more does nothing
+    app.hold.set_result()
+    loop.run_until_idle()  # what it does now is of no interest: a shutdown is not asked for
+    loop.run(lifespan.shutdown())
+    assert len(ended) == 1
+
+
+def test_a_shutdown_that_is_cancelled_ends(loop: ManualLoop) -> None:
+    app = Stuck(loop, "shutdown")
+    lifespan = Lifespan(app, loop)
+    loop.run(lifespan.startup())
+    ended = begin(loop, lifespan.shutdown())
+    assert ended == []
+
+    lifespan.cancel()
+    loop.run_until_idle()
+
+    assert (ended, app.cancelled) == ([None], 1)
+
+
+def test_a_shutdown_that_ignores_its_cancellation_is_abandoned(loop: ManualLoop) -> None:
+    app = Stuck(loop, "shutdown", deaf=True)
+    lifespan = Lifespan(app, loop)
+    loop.run(lifespan.startup())
+    ended = begin(loop, lifespan.shutdown())
+    lifespan.cancel()
+    loop.run_until_idle()
+    assert (ended, app.cancelled) == ([], 1)
+
+    lifespan.abandon()
+    loop.run_until_idle()
+    assert ended == [None]
+    app.hold.set_result()
+    loop.run_until_idle()
+
+
+def test_before_and_after_its_life_there_is_nothing_to_cancel(loop: ManualLoop) -> None:
+    lifespan = Lifespan(good, loop)
+    lifespan.cancel()
+    loop.run(lifespan.startup())
+    loop.run(lifespan.shutdown())
+    lifespan.cancel()
+    loop.run_until_idle()

@@ -1,8 +1,7 @@
-"""Exit codes, loops and signals, in this very process: every signal here is sent to ourselves.
+"""Exit codes and loops, in this very process: every signal here is sent to ourselves.
 
 While a test runs, SIGINT and SIGTERM go to `strays`, so that one which the server does not take
-fails a test instead of ending the run. Where a fault would mean waiting for ever, the loop is
-asyncio's: an idle uvloop does not let the alarm of pytest-timeout through.
+fails a test instead of ending the run.
 """
 
 from __future__ import annotations
@@ -12,44 +11,33 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 import types
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from omnicorn.config import Config
-from omnicorn.errors import ConfigError, LifespanFailed
-from omnicorn.runtime.run import EXIT_APP, EXIT_OK, loop_factory, run, run_config, serve
+from omnicorn.errors import ConfigError
+from omnicorn.runtime.run import (
+    EXIT_APP,
+    EXIT_OK,
+    loop_factory,
+    loop_runner,
+    run,
+    run_config,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def within(
-    main: Coroutine[Any, Any, None],
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-) -> None:
-    """Run in a loop of its own; what hangs fails."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(5):
-            await main
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(bounded())
-
-
-async def turns() -> None:
-    """Let everything that is ready run, and what that makes ready."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+LOOPS = ["asyncio", "uvloop", "auto", "trio"]
 
 
 def kill(number: int = signal.SIGTERM) -> None:
@@ -57,43 +45,24 @@ def kill(number: int = signal.SIGTERM) -> None:
 
 
 class App:
-    """Notes in `events` what happens to it; a request waits until it is told to end."""
+    """Notes in `events` what its lifespan is told; `on_start` is called once it has started."""
 
-    def __init__(self, *, startup: bool = True, shutdown: bool = True) -> None:
+    def __init__(self, on_start: Callable[[], object] = kill) -> None:
         self.events: list[str] = []
-        self.began = asyncio.Event()
-        """A request, or what hangs of the lifespan, has begun."""
-        self.release = asyncio.Event()
-        self.on_start: Callable[[], object] = int
-        self.starts = startup
-        self.stops = shutdown
+        self.library = ""
+        self.on_start = on_start
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self.live(receive, send)
-            return
-        await self.hang("request")
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
-
-    async def live(self, receive: Any, send: Any) -> None:
         self.events.append((await receive())["type"])
-        if not self.starts:
-            await self.hang("startup")
+        self.library = "trio" if trio.lowlevel.in_trio_task() else loop_name()
         await send({"type": "lifespan.startup.complete"})
         self.on_start()
         self.events.append((await receive())["type"])
-        if not self.stops:
-            await self.hang("shutdown")
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def hang(self, what: str) -> None:
-        self.began.set()
-        try:
-            await self.release.wait()
-        except asyncio.CancelledError:
-            self.events.append(f"{what} cancelled")
-            raise
+
+def loop_name() -> str:
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
 STARTED_AND_STOPPED = ["lifespan.startup", "lifespan.shutdown"]
@@ -131,71 +100,46 @@ def _loggers_as_before() -> Iterator[None]:
     logger.setLevel(level)
 
 
-class Announcement(logging.Handler):
-    """Waits for the line that says where a server listens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.happened = asyncio.Event()
-        self.address = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if message.startswith("omnicorn is serving on "):
-            self.address = message.removeprefix("omnicorn is serving on http://")
-            self.happened.set()
-
-
-@asynccontextmanager
-async def serving(app: Any, config: Config | None = None) -> AsyncIterator[asyncio.Task[None]]:
-    """A task of `serve` that listens already."""
-    logger = logging.getLogger("omnicorn")
-    announcement = Announcement()
-    logger.addHandler(announcement)
-    logger.setLevel("INFO")
-    task = asyncio.ensure_future(serve(app, config or quiet()))
-    task.set_name("")
-    try:
-        await announcement.happened.wait()
-        task.set_name(announcement.address)
-        yield task
-    finally:
-        logger.removeHandler(announcement)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def asking(task: asyncio.Task[None]) -> AsyncIterator[asyncio.StreamReader]:
-    """A client of that server, whose request is on its way."""
-    host, _, port = task.get_name().rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
-    try:
-        yield reader
-    finally:
-        writer.close()
-        try:
-            await writer.wait_closed()
-        except ConnectionError:
-            pass
-
-
 # ------------------------------------------------------------------------- run and run_config
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("number", SIGNALS)
 def test_run_serves_until_a_signal_and_returns_0(number: int, loop: str, strays: list[int]) -> None:
-    app = App()
-    app.on_start = lambda: kill(number)
+    app = App(lambda: kill(number))
     before = [signal.getsignal(number) for number in SIGNALS]
 
     assert run(app, port=0, access_log=False, loop=loop) == EXIT_OK == 0
 
     assert app.events == STARTED_AND_STOPPED
+    assert app.library == ("uvloop" if loop == "auto" else loop)
     assert strays == []
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_server_that_idles_hears_a_signal(loop: str, strays: list[int]) -> None:
+    """The signal comes while the loop waits in the kernel."""
+    sender = threading.Timer(0.2, kill)
+    app = App(sender.start)
+
+    assert run(app, port=0, access_log=False, loop=loop) == 0
+
+    sender.join()
+    assert app.events == STARTED_AND_STOPPED
+    assert strays == []
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_ctrl_c_is_no_exception_where_pythons_own_handler_was(loop: str) -> None:
+    """Both asyncio and trio would make a KeyboardInterrupt of it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    app = App(lambda: kill(signal.SIGINT))
+
+    assert run(app, port=0, access_log=False, loop=loop) == 0
+
+    assert app.events == STARTED_AND_STOPPED
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_run_imports_the_application_it_is_given_by_name(
@@ -222,7 +166,6 @@ def test_run_imports_the_application_it_is_given_by_name(
 
 def test_a_factory_is_called_once() -> None:
     app = App()
-    app.on_start = kill
     calls: list[int] = []
 
     def factory() -> Any:
@@ -235,40 +178,42 @@ def test_a_factory_is_called_once() -> None:
     assert app.events == STARTED_AND_STOPPED
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_lifespan_that_fails_is_exit_code_3_and_its_message_is_logged(
-    capsys: pytest.CaptureFixture[str],
+    loop: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(refusing, port=0, loop="asyncio") == EXIT_APP == 3
+    assert run(refusing, port=0, loop=loop) == EXIT_APP == 3
     assert "The application did not start: no database" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_the_exception_behind_a_failed_lifespan_is_logged_with_its_traceback(
-    capsys: pytest.CaptureFixture[str],
+    loop: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def breaking(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("wrong password")
 
-    assert run(breaking, port=0, lifespan="on", loop="asyncio") == EXIT_APP
+    assert run(breaking, port=0, lifespan="on", loop=loop) == EXIT_APP
     logged = capsys.readouterr().err
     assert "did not start: the application's lifespan raised ValueError: wrong password" in logged
     assert "in breaking" in logged
 
 
-def test_run_raises_what_is_wrong_with_the_configuration() -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_run_raises_what_is_wrong_with_the_configuration(loop: str) -> None:
     with pytest.raises(ConfigError, match="no application is given"):
         run()
     with pytest.raises(ConfigError, match="port = -1"):
-        run(refusing, port=-1, loop="asyncio")
+        run(refusing, port=-1, loop=loop)
     with socket.create_server(("127.0.0.1", 0)) as holder:
         app = App()
         with pytest.raises(ConfigError, match="the address is in use"):
-            run(app, port=holder.getsockname()[1], loop="asyncio")
+            run(app, port=holder.getsockname()[1], loop=loop)
         assert app.events == []
 
 
 def test_run_sets_up_logging_as_configured() -> None:
     app = App()
-    app.on_start = kill
     assert run(app, port=0, access_log=False, log_level="error") == 0
     assert logging.getLogger("omnicorn").level == logging.ERROR
 
@@ -303,268 +248,29 @@ def test_without_uvloop_auto_is_asyncio_and_uvloop_an_error_that_says_what_to_in
     assert caught.value.option == "loop"
 
 
-# -------------------------------------------------------------------------------- serve, signals
+def test_trio_runs_where_it_is_asked_for() -> None:
+    assert loop_runner("trio") is trio.run
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_lets_requests_finish_and_the_handlers_are_put_back(
-    number: int, strays: list[int]
+def test_without_trio_it_is_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
-
-    async def main() -> None:
-        app = App()
-        async with serving(app) as task, asking(task) as reader:
-            await app.began.wait()
-            kill(number)
-            await turns()
-            assert not task.done()
-            app.release.set()
-            assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
-            await task
-        assert app.events == STARTED_AND_STOPPED
-        assert [signal.getsignal(each) for each in SIGNALS] == before
-
-    within(main())
-    assert strays == []
-    kill(number)
-    assert strays == [number]
-
-
-def test_a_second_signal_cancels_the_requests_and_still_shuts_down(strays: list[int]) -> None:
-    async def main() -> None:
-        app = App()
-        async with serving(app) as task, asking(task) as reader:
-            await app.began.wait()
-            kill()
-            assert await _refused(task)
-            assert app.events == ["lifespan.startup"]
-            kill(signal.SIGINT)
-            await task
-            try:
-                assert await reader.read() == b""
-            except ConnectionResetError:
-                pass
-        assert app.events == ["lifespan.startup", "request cancelled", "lifespan.shutdown"]
-
-    within(main())
-    assert strays == []
-
-
-async def _refused(task: asyncio.Task[None]) -> bool:
-    """Whether the server listens no more, once it has seen the signal."""
-    await turns()
-    host, _, port = task.get_name().rpartition(":")
-    try:
-        _, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
-        return True
-    writer.close()
-    await writer.wait_closed()
-    return False
-
-
-def test_a_second_signal_cancels_a_shutdown_that_hangs(strays: list[int]) -> None:
-    async def main() -> None:
-        app = App(shutdown=False)
-        async with serving(app) as task:
-            kill()
-            await app.began.wait()
-            assert not task.done()
-            kill()
-            await task
-        assert app.events == [*STARTED_AND_STOPPED, "shutdown cancelled"]
-
-    within(main())
-    assert strays == []
-
-
-def test_a_signal_ends_a_startup_that_hangs(
-    strays: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        app = App(startup=False)
-        task = asyncio.ensure_future(serve(app, quiet()))
-        await app.began.wait()
-        kill()
-        await task
-        assert app.events == ["lifespan.startup", "startup cancelled"]
-
-    within(main())
-    assert strays == []
-    assert "The start is cancelled" in caplog.messages
-
-
-def test_a_loop_without_signal_handlers_is_stopped_by_pythons_own(strays: list[int]) -> None:
-    class LikeWindows(asyncio.SelectorEventLoop):
-        def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
-            raise NotImplementedError
-
-        def remove_signal_handler(self, sig: int) -> bool:
-            raise NotImplementedError
-
-    before = [signal.getsignal(each) for each in SIGNALS]
-
-    async def main() -> None:
-        app = App()
-        async with serving(app) as task:
-            kill()
-            await task
-        assert app.events == STARTED_AND_STOPPED
-
-    within(main(), LikeWindows)
-    assert strays == []
-    assert [signal.getsignal(each) for each in SIGNALS] == before
-
-
-def test_a_handler_that_the_program_gave_the_loop_is_put_back(strays: list[int]) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        own: list[int] = []
-        loop.add_signal_handler(signal.SIGTERM, own.append, 1)
-        try:
-            async with serving(App()):
-                pass
-            assert own == []
-            kill()
-            await turns()
-            assert own == [1]
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-
-    within(main())
-
-
-def test_in_another_thread_it_serves_without_signals_until_it_is_cancelled(
-    strays: list[int],
-) -> None:
-    before = [signal.getsignal(each) for each in SIGNALS]
+    monkeypatch.setitem(sys.modules, "trio", None)
     app = App()
-    during: list[Any] = []
+    with pytest.raises(ConfigError, match=r"install omnicorn\[trio\]") as caught:
+        run(app, port=0, loop="trio")
+    assert caught.value.option == "loop"
+    assert app.events == []
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_a_runner_runs_to_the_end_in_a_loop_that_it_closes(name: str) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def main() -> None:
-        async with serving(app) as task:
-            during.extend(signal.getsignal(each) for each in SIGNALS)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+        loops.append(asyncio.get_running_loop())
+        assert loop_name() == name
 
-    thread = threading.Thread(target=within, args=(main(),))
-    thread.start()
-    thread.join()
+    loop_runner(name)(main)
 
-    assert during == before
-    assert app.events == STARTED_AND_STOPPED
-
-
-# --------------------------------------------------------------------------- serve, other ends
-
-
-def test_cancelling_the_serving_task_lets_requests_finish_first() -> None:
-    async def main() -> None:
-        app = App()
-        async with serving(app) as task, asking(task) as reader:
-            await app.began.wait()
-            task.cancel()
-            await turns()
-            assert not task.done()
-            app.release.set()
-            assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        assert app.events == STARTED_AND_STOPPED
-
-    within(main())
-
-
-def test_cancelling_the_serving_task_ends_a_startup_that_hangs() -> None:
-    async def main() -> None:
-        app = App(startup=False)
-        task = asyncio.ensure_future(serve(app, quiet()))
-        await app.began.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert app.events == ["lifespan.startup", "startup cancelled"]
-
-    within(main())
-
-
-def test_serve_raises_what_kept_it_from_starting_and_puts_the_handlers_back(
-    strays: list[int],
-) -> None:
-    async def main() -> None:
-        with pytest.raises(LifespanFailed, match=r"^no database$"):
-            await serve(refusing, quiet())
-        with pytest.raises(ConfigError, match="no application is given"):
-            await serve(None, quiet())
-
-    within(main())
-    kill()
-    assert strays == [signal.SIGTERM]
-
-
-# ------------------------------------------------------------------------------------- SIGHUP
-
-
-@pytest.fixture
-def hangups() -> Iterator[list[int]]:
-    """The SIGHUPs that reach the embedding program's own handler."""
-    reached: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda number, _: reached.append(number))
-    yield reached
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> dict[str, str]:
-    from tests.certificates import Authority
-
-    certfile, keyfile = Authority().issue("127.0.0.1").save(tmp_path, "server")
-    return {"ssl_certfile": certfile, "ssl_keyfile": keyfile}
-
-
-def test_sighup_has_certificates_read_again_and_its_handler_is_put_back(
-    certificate: dict[str, str], hangups: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "omnicorn")
-
-    async def main() -> None:
-        async with serving(App(), quiet(**certificate)) as task:
-            kill(signal.SIGHUP)
-            await turns()
-            assert not task.done()
-            assert any("certificates are read again" in line for line in caplog.messages)
-
-    within(main())
-    assert hangups == []
-    kill(signal.SIGHUP)
-    assert hangups == [signal.SIGHUP]
-
-
-def test_without_certificates_of_its_own_a_server_leaves_sighup_alone(
-    certificate: dict[str, str], hangups: list[int]
-) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate["ssl_certfile"], certificate["ssl_keyfile"])
-
-    async def main() -> None:
-        for config in (quiet(), quiet(ssl_context=context)):
-            async with serving(App(), config):
-                kill(signal.SIGHUP)
-
-    within(main())
-    assert hangups == [signal.SIGHUP] * 2
-
-
-def test_while_hosts_have_certificates_names_that_are_none_leave_no_traceback(
-    certificate: dict[str, str],
-) -> None:
-    async def main() -> None:
-        before = sys.unraisablehook
-        sni = [("a.example", certificate["ssl_certfile"], certificate["ssl_keyfile"])]
-        async with serving(App(), quiet(ssl_sni=sni, **certificate)):
-            assert sys.unraisablehook is not before
-        assert sys.unraisablehook is before
-
-    within(main())
+    assert [loop.is_closed() for loop in loops] == [True]

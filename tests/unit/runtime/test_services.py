@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,14 +18,19 @@ from tests.frames import (
     frames,
     text,
 )
+from tests.stage import LIBRARIES, client_of, perform, turns
 
 from omnicorn.config import Config
 from omnicorn.connections.http1 import Http1Connection
+from omnicorn.errors import ConfigError
+from omnicorn.runtime.server import Server
 from omnicorn.runtime.services import make_service
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.stage import Play, Stage
 
     from omnicorn.connections.service import Service
 
@@ -308,3 +315,133 @@ def test_messages_are_compressed_where_that_is_on(room: Callable[..., Room]) -> 
         head, _, wire = answer.partition(b"\r\n\r\n")
         assert (b"permessage-deflate" in head) is compresses
         assert (len(wire) < 100) is compresses
+
+
+# ------------------------------------------------------------------------------ interfaces
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [environ["SCRIPT_NAME"].encode()]
+
+
+class Asgi2:
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self.scope["path"].encode()})
+
+
+async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+    await Asgi2(scope)(receive, send)
+
+
+def service_of(app: Any, **options: Any) -> Service:
+    loop: Any = ManualLoop()
+    return make_service(app, loop, Config(**options), None)
+
+
+def test_only_a_wsgi_application_has_threads_and_no_websockets() -> None:
+    for app in (asgi3, Asgi2):
+        service = service_of(app)
+        assert service.wsgi is None and service.upgrades
+    service = service_of(wsgi)
+    assert service.wsgi is not None and not service.upgrades
+    assert service.wsgi.threads.count == 0  # before there is anything to do
+
+
+def test_an_asgi_2_application_is_called_as_one() -> None:
+    loop: Any = ManualLoop()
+    service = make_service(Asgi2, loop, Config(), None)
+    peer = connect(loop, Http1Connection(service))
+    peer.send(request("/two"))
+    loop.run_until_idle()
+    assert peer.take().endswith(b"\r\n\r\n/two")
+
+
+def test_the_interface_that_is_said_is_believed() -> None:
+    def either(*args: Any) -> Any:
+        raise NotImplementedError
+
+    with pytest.raises(ConfigError, match="--interface"):
+        service_of(either)
+    assert service_of(either, interface="wsgi").wsgi is not None
+    assert service_of(either, interface="asgi3").wsgi is None
+
+
+@pytest.fixture(params=LIBRARIES)
+def play(request: pytest.FixtureRequest) -> Play:
+    """Runs a scenario on each library."""
+    return partial(perform, request.param)
+
+
+def test_as_many_threads_as_configured_work_at_a_wsgi_application(play: Play) -> None:
+    lock = threading.Lock()
+    go_on = threading.Event()
+    within = most = 0
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        nonlocal within, most
+        with lock:
+            within += 1
+            most = max(most, within)
+        go_on.wait(5)
+        with lock:
+            within -= 1
+        return wsgi(environ, start_response)
+
+    async def main(stage: Stage) -> None:
+        config = Config(port=0, access_log=False, threads=2, root_path="/mounted")
+        server = Server(app, config)
+        await stage.start(server)
+        clients = [client_of(server.urls[0]) for _ in range(3)]
+        async with clients[0] as one, clients[1] as two, clients[2] as three:
+            for client in (one, two, three):
+                await client.ask("/mounted/x")
+            await stage.until(lambda: within == 2 and server.requests == 3)
+            await turns()
+            go_on.set()
+            for client in (one, two, three):
+                assert await client.answer() == "/mounted"
+        await server.stop()
+
+    play(main)
+    assert most == 2
+
+
+@pytest.mark.parametrize(
+    ("http", "enabled", "only"), [("auto", True, False), ("1", False, False), ("2", True, True)]
+)
+def test_http_2_is_spoken_as_configured(http: str, enabled: bool, only: bool) -> None:
+    http2 = service_of(asgi3, http=http).http2
+    assert (http2.enabled, http2.only) == (enabled, only)
+
+
+def test_the_bounds_of_http_2_are_as_configured() -> None:
+    options = {
+        "h2_max_concurrent_streams": 7,
+        "h2_initial_window": 300_000,
+        "h2_initial_stream_window": 70_000,
+        "h2_ping_interval": 2.5,
+    }
+    http2 = service_of(asgi3, **options).http2
+    assert (http2.max_streams, http2.window, http2.stream_window, http2.ping_interval) == (
+        7,
+        300_000,
+        70_000,
+        2.5,
+    )
+
+
+def test_an_application_taken_for_another_kind_is_told_what_to_say(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop: Any = ManualLoop()
+    service = make_service(wsgi, loop, Config(interface="asgi3"), None)
+    peer = connect(loop, Http1Connection(service))
+    peer.send(request())
+    loop.run_until_idle()
+    assert status_of(peer.take()) == 500
+    assert "it was called as asgi3" in caplog.text and "--interface wsgi" in caplog.text
