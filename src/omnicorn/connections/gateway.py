@@ -16,12 +16,14 @@ the engine decides what is said, the bridge what the application sees. Rules:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
 from omnicorn.connections.exclusive import ExclusiveConnection
 from omnicorn.errors import HandshakeRefused
 from omnicorn.http.fields import list_tokens
+from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.cgi.engine import BODY, COMPLETE, HEAD
 from omnicorn.transports.sockets import peer_address
 
@@ -43,6 +45,9 @@ LINGER_BYTES = 16 << 20
 DRAIN_TIME = 1.0
 """Seconds a silent connection has for its request when the server stops."""
 
+_ALL = 1 << 62
+"""Bytes unwritten at first: so the first look at what is left sees progress."""
+
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.pathsend": {},
     "http.response.zerocopysend": {},
@@ -51,13 +56,14 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
 
 # What the deadline is for; `_BUSY`: nothing, it is the application's turn.
 _HEAD, _BODY, _BUSY = range(3)
+_NEVER = float("inf")
 
 
 def acceptor(service: Service, engine: Engine) -> Callable[[], GatewayConnection]:
     """What makes the connections of sockets on which *engine*'s protocol is spoken."""
     parser = engine.parser(service.parser.limits, service.root_path)
     encoder = engine.encoder()
-    return lambda: GatewayConnection(service, engine, parser, encoder)
+    return partial(GatewayConnection, service, engine, parser, encoder)
 
 
 class GatewayConnection(ExclusiveConnection):
@@ -77,10 +83,23 @@ class GatewayConnection(ExclusiveConnection):
     def __init__(
         self, service: Service, engine: Engine, parser: EnvironmentParser, encoder: ResponseEncoder
     ) -> None:
-        super().__init__(service, _HEAD)
-        self.engine = engine(self, parser, encoder, service.defaults, service.flush_soon)
+        # Not by `super().__init__`: there is a connection for every request, and three such calls
+        # would be one in forty parts of it.
+        self._service = service
+        self._transport = None
+        self._cycle = None
+        self._unwritten = 0
+        self._timing = _HEAD
+        self.deadline = 0.0
+        self.slot = -1
+        self._client = None
+        self._server = None
+        self._scheme = "http"
+        self._secure = False
+        self._trusted = None
         self._extensions = EXTENSIONS
         self._lingered = 0
+        self.engine = engine(self, parser, encoder, service.defaults, service.flush_soon)
 
     # ------------------------------------------------------------------ from the transport
 
@@ -102,16 +121,12 @@ class GatewayConnection(ExclusiveConnection):
         elif engine.closing:
             self._end()
         elif timing != WRITE:
-            self._attend()
-
-    def _attend(self) -> None:
-        """Whose turn is it?"""
-        remote = self.engine.remote
-        if remote == BODY:
-            self._expect(_BODY, self._service.timeouts.body)
-        elif remote == COMPLETE:
-            self._timing = _BUSY
-            self.deadline = float("inf")
+            # Whose turn is it?
+            if engine.remote == COMPLETE:
+                self._timing = _BUSY
+                self.deadline = _NEVER
+            elif engine.remote == BODY:
+                self._expect(_BODY, self._service.timeouts.body)
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
@@ -124,11 +139,13 @@ class GatewayConnection(ExclusiveConnection):
         return True  # what is still to be written, `_close_transport` waits for
 
     def resume_writing(self) -> None:
-        self.engine.blocked = False
+        engine = self.engine
+        engine.blocked = False
         if self._timing == WRITE:
             self._timing = _BUSY
-            self.deadline = float("inf")
-            self._attend()
+            self.deadline = _NEVER
+            if engine.remote == BODY:
+                self._expect(_BODY, self._service.timeouts.body)
         cycle = self._cycle
         if cycle is not None:
             cycle.on_writable()
@@ -182,7 +199,14 @@ class GatewayConnection(ExclusiveConnection):
             transport.pause_reading()
 
     def on_complete(self, stream: Stream) -> None:
-        self.flush()
+        engine = self.engine
+        transport = self._transport
+        if engine.pending > HIGH_WATER or transport is None:
+            self.flush()
+        else:
+            transport.write(b"".join(engine.out))
+            engine.out.clear()
+            engine.pending = 0
         service = self._service
         if service.access_log is not None:
             cycle = self._cycle
@@ -236,17 +260,17 @@ class GatewayConnection(ExclusiveConnection):
         if engine.cut:
             self._cut()
             return
-        lingers = engine.expects_more and transport.can_write_eof()
-        engine.stop()
-        if not lingers:
-            if self._waiting_bytes():
+        if engine.remote == COMPLETE or not engine.expects_more or not transport.can_write_eof():
+            if self.slot < 0:
                 self._close_transport()
-            else:
+            else:  # when its slot's time comes, it gets a deadline, if it is still there
                 self._timing = CLOSE
-                self.deadline = float("inf")
+                self.deadline = 0.0
+                self._unwritten = _ALL
                 transport.close()
             return
-        self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
+        self._unwritten = _ALL
+        engine.stop()
         self._expect(LINGER, LINGER_TIME)
         try:
             transport.write_eof()

@@ -269,8 +269,11 @@ class Http2Connection(HTTPConnection):
                 cycle.status = error.status  # the engine's answer, not the application's
 
     def on_waiting(self, at_most: float = float("inf")) -> None:
-        self.engine.now = now = self._service.now()
-        if self._timing == _ALIVE:
+        engine = self.engine
+        engine.now = now = self._service.now()
+        timing = self._timing
+        # Tasks that start eagerly may answer within the segment that brought SETTINGS.
+        if timing == _ALIVE or (timing == _SILENCE and engine.is_greeted):
             self._hasten(now + min(self._patience, at_most))
 
     def on_settings(self) -> None:

@@ -16,8 +16,9 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
+from omnicorn.http.memo import Memo
 from omnicorn.protocols.cgi.engine import GatewayEngine, GatewayOwner
-from omnicorn.protocols.cgi.environment import EnvironmentParser
+from omnicorn.protocols.cgi.environment import EnvironmentParser, addresses, learn_address
 from omnicorn.protocols.cgi.responses import ResponseEncoder
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 Owner = TypeVar("Owner", bound=GatewayOwner)
 
-_match_size = re.compile(rb"([1-9][0-9]{0,9}):").match
-_match_partial = re.compile(rb"[1-9][0-9]{0,9}").fullmatch
+_match_size = re.compile(rb"[1-9][0-9]{0,9}").fullmatch
+_sizes: Memo[bytes, int] = Memo(1024, 10)
 
 
 def split(block: bytes) -> Iterable[tuple[bytes, bytes]]:
@@ -48,6 +49,19 @@ def split(block: bytes) -> Iterable[tuple[bytes, bytes]]:
     return pairs
 
 
+def cut_client(block: bytes) -> tuple[object, tuple[str, int]] | None:
+    """See `EnvironmentParser`. Here the NULs say where they are; no other search is needed."""
+    before, _, rest = block.partition(b"\0REMOTE_ADDR\0")
+    parts = rest.split(b"\0", 3)
+    if len(parts) < 4 or parts[1] != b"REMOTE_PORT":
+        return None
+    address, _, port, after = parts
+    host = addresses.get(address) or learn_address(address)
+    if host is None or len(port) > 5 or not port.isdigit():
+        return None
+    return (before, after), (host, int(port))
+
+
 class ScgiEngine(GatewayEngine[Owner]):
     """See `GatewayEngine`."""
 
@@ -56,7 +70,7 @@ class ScgiEngine(GatewayEngine[Owner]):
     @staticmethod
     def parser(limits: Limits | None = None, root_path: str = "") -> EnvironmentParser:
         """What the connections of a server share to read requests."""
-        return EnvironmentParser(split, limits, root_path, unique=True)
+        return EnvironmentParser(split, limits, root_path, unique=True, cut=cut_client)
 
     @staticmethod
     def encoder() -> ResponseEncoder:
@@ -64,16 +78,19 @@ class ScgiEngine(GatewayEngine[Owner]):
         return ResponseEncoder(cgi=True)
 
     def _read_head(self, data: bytes) -> tuple[bytes, bytes] | None:
-        found = _match_size(data)
-        if found is None:
-            if _match_partial(data) is None:
+        colon = data.find(b":", 0, 11)
+        number = data if colon < 0 else data[:colon]
+        size = _sizes.get(number)
+        if size is None:
+            if _match_size(number) is None:
                 raise RemoteProtocolError(_explain(data))
+            size = _sizes.remember(number, int(number), len(number))
+        if colon < 0:
             return None
-        start = found.end()
-        size = int(found[1])
         if size > self._parser.limits.head:
             limit = self._parser.limits.head
             raise LimitExceeded("the request head is too large", 431, limit)
+        start = colon + 1
         end = start + size
         if len(data) <= end:
             return None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
 from omnicorn.protocols.cgi.engine import GatewayEngine, GatewayOwner
-from omnicorn.protocols.cgi.environment import EnvironmentParser, GatewayHead
+from omnicorn.protocols.cgi.environment import EnvironmentParser
 from omnicorn.protocols.cgi.responses import ResponseEncoder
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ class UwsgiEngine(GatewayEngine[Owner]):
         if len(data) < end:
             return None
         return data[4:end], data[end:]
-
-    def _begin(self, head: GatewayHead) -> None:
-        if head.has_body and head.length < 0:
-            raise RemoteProtocolError("the front does not say how long the content is", 411)
-        super()._begin(head)
 
 
 def _explain(data: bytes) -> str:

@@ -35,14 +35,14 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 class Front:
     """A service behind FastCGI, and connections to it."""
 
-    def __init__(self, served: Any, **how: Any) -> None:
+    def __init__(self, served: Any, link: dict[str, Any], how: dict[str, Any]) -> None:
         self.served = served
         self.loop = served.loop
         self.service = served.service
         served.peer.reset()
         served.run()
         self.make = acceptor(self.service, **{"environ": {}, **how})
-        self.peer = self.connect()
+        self.peer = self.connect(**link)
 
     def connect(self, **link: Any) -> Peer:
         return connect(self.loop, self.make(), **link)
@@ -75,11 +75,11 @@ class Front:
 
 @pytest.fixture
 def fastcgi(serve: Serve) -> Open:
-    """Makes a `Front`: ``fastcgi(app=None, how={}, **options of the service)``."""
+    """Makes a `Front`: ``fastcgi(app=None, how={}, link={}, **options of the service)``."""
 
     def make(app: Any = None, how: Any = None, link: Any = None, **options: Any) -> Front:
         options.setdefault("timeouts", TIMEOUTS)
-        return Front(serve(app, **options), **(how or {}))
+        return Front(serve(app, **options), link or {}, how or {})
 
     return make
 
@@ -309,7 +309,8 @@ def test_wrong_records_are_logged_and_the_connection_ends(
     world.advance(LINGER_TIME + 1.0)
 
     assert world.gone()
-    assert warnings(caplog) == ["192.0.2.1:50000 - cut: a record has the version 71, not 1"]
+    why = "the port speaks FastCGI, and this looks like HTTP"
+    assert warnings(caplog) == [f"192.0.2.1:50000 - cut: {why}"]
     assert not world.service.connections
 
 
@@ -386,6 +387,97 @@ def test_one_application_cannot_hold_up_the_others_for_ever(fastcgi: Open) -> No
     assert front.answer(wire).status == 503
     assert not world.peer.waiting
     assert len(world.app.exchanges) == 2, "the other has begun"
+
+
+def test_others_behind_content_that_waits_are_found_and_served(fastcgi: Open) -> None:
+    world = fastcgi()
+    content = record(STDIN, 1, bytes(50000))
+    world.send(begin() + params(REQUEST_METHOD="POST"), content, content, content)
+    world.send(request("/2", 2))
+    assert world.peer.waiting and len(world.app.exchanges) == 1
+    world.advance(TIMEOUTS.body - 1.0)
+    assert len(world.app.exchanges) == 1
+    wire = world.advance(TIMEOUTS.body + TIMEOUTS.keep_alive)
+
+    assert front.answer(wire).status == 503
+    assert world.exchange.scope["path"] == "/2"
+
+
+def test_alone_an_application_may_leave_content_for_ever(fastcgi: Open) -> None:
+    world = fastcgi()
+    content = record(STDIN, 1, bytes(50000))
+    world.send(begin() + params(REQUEST_METHOD="POST"), *[content] * 40)
+    for _ in range(20):
+        assert world.advance(TIMEOUTS.body) == b""
+    assert world.peer.waiting
+    received = 0
+    while received < 40 * 50000:
+        received += len(world.exchange.receive().result["body"])
+
+    assert not world.peer.waiting
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [begin() + record(ABORT, 1), record(front.GET_VALUES, 0), record(99, 0), record(STDIN, 9)],
+    ids=["aborted", "values", "unknown", "skipped"],
+)
+def test_others_have_their_turn_while_one_sends_many_records(fastcgi: Open, flood: bytes) -> None:
+    took: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        took.append(left())
+        await hello(scope, receive, send)
+
+    def left() -> int:
+        return len(busy.engine._buffer)
+
+    world = fastcgi(app)
+    world.run()
+    [busy] = world.service.connections
+    other = world.connect()
+    world.peer.send(flood * 6000)
+    world.peer.send(flood * 6000)
+    other.send(request())
+    wire = world.run()
+
+    assert front.answer(other.received).body == b"hi"
+    assert len(took) == 1 and took[0] > len(flood) * 3000, "it was asked in the midst of them"
+    world.send(request(number=7))
+    assert front.answer(world.peer.received, 7).body == b"hi"
+    assert not world.peer.waiting
+    if flood == record(99, 0):
+        assert len(front.records(wire)) == 12000
+
+
+def test_many_records_and_then_the_end_are_all_read(fastcgi: Open) -> None:
+    world = fastcgi(hello)
+    world.peer.send(record(99, 0) * 3000 + request())
+    world.peer.close()
+
+    assert front.answer(world.run()).body == b"hi"
+    assert not world.service.connections
+
+
+def test_a_front_that_leaves_within_many_records_is_forgotten(fastcgi: Open) -> None:
+    world = fastcgi(hello)
+    world.peer.send(record(99, 0) * 30000)
+    world.loop.call_soon(lambda: world.loop.call_soon(world.peer.reset))
+    world.run()
+
+    assert not world.service.connections
+
+
+def test_a_front_that_reads_nothing_is_not_read_either(fastcgi: Open) -> None:
+    world = fastcgi(link={"window": 60_000})
+    world.peer.pause()
+    for _ in range(160):
+        world.send(record(99, 0) * 500)
+    assert world.peer.waiting
+    world.peer.resume()
+    world.run()
+    assert not world.peer.waiting
+    assert len(world.peer.received) == 80_000 * len(record(front.UNKNOWN, 0, bytes(8)))
 
 
 def test_a_front_that_reads_nothing_is_cut(fastcgi: Open) -> None:
@@ -473,6 +565,47 @@ def test_a_kept_connection_is_closed_when_nothing_comes(fastcgi: Open) -> None:
     world.advance(2.0)
 
     assert world.peer.eof and not world.peer.was_reset
+
+
+@pytest.mark.parametrize("kind", [front.GET_VALUES, 99])
+@pytest.mark.parametrize("cut", [0, 5])
+def test_what_is_no_request_does_not_keep_a_connection(fastcgi: Open, kind: int, cut: int) -> None:
+    world = fastcgi(hello)
+    world.send(request())
+    one = record(kind, 0)
+    world.send(one[:cut])
+    lasted = 0.0
+    while not world.gone():
+        world.send(one[cut:] + one[:cut])
+        world.advance(1.0)
+        lasted += 1.0
+        assert lasted <= TIMEOUTS.keep_alive + TIMEOUTS.head + 1.0
+
+    assert lasted >= TIMEOUTS.keep_alive
+
+
+def test_a_record_that_begins_late_still_has_its_time(fastcgi: Open) -> None:
+    world = fastcgi(hello)
+    world.send(request())
+    world.advance(TIMEOUTS.keep_alive - 1.0)
+    late = request()
+    world.send(late[:5])
+    world.advance(TIMEOUTS.head - 1.0)
+
+    assert front.answer(world.send(late[5:])).body == b"hi"
+
+
+def test_a_record_has_its_time_from_the_end_of_the_last_request(fastcgi: Open) -> None:
+    world = fastcgi()
+    upload = begin() + params(REQUEST_METHOD="POST", CONTENT_LENGTH="60000")
+    world.send(upload + record(STDIN, 1, bytes(60000))[:100])
+    for _ in range(3):
+        world.advance(TIMEOUTS.body - 1.0)
+        world.send(bytes(100))
+    world.exchange.respond()
+    world.advance(TIMEOUTS.head - 1.0)
+
+    assert not world.gone()
 
 
 def test_an_application_has_all_the_time(fastcgi: Open) -> None:

@@ -153,6 +153,24 @@ def test_a_front_that_never_reads_is_cut(front: Open) -> None:
     assert not line.service.connections
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_front_that_never_reads_the_last_bytes_is_cut(front: Open, late: bool) -> None:
+    line = front(timeouts=Timeouts(head=3.0, write=5.0))
+    line.send(scgi_request())
+    if late:  # the deadline of the head is over
+        line.advance(3.0 + 2 * WIDTH)
+    line.peer.pause()
+    line.exchange.start()
+    line.exchange.body(b"x" * HIGH_WATER)
+    line.run()
+    assert line.service.connections
+
+    line.advance(3.0 + 5.0 + 3 * WIDTH)
+
+    assert line.gone
+    assert not line.service.connections
+
+
 def test_an_application_that_fails_is_a_500(front: Open, caplog: pytest.LogCaptureFixture) -> None:
     line = front()
     line.send(scgi_request())

@@ -11,7 +11,8 @@ import pytest
 from tests.certificates import Authority
 
 from omnicorn.connections import accept
-from omnicorn.connections.proxy import EXTENSION, proxied
+from omnicorn.connections.behind import EXTENSION
+from omnicorn.connections.proxy import proxied
 from omnicorn.connections.service import Timeouts
 from omnicorn.runtime.tls import Handshakes
 from omnicorn.security.trust import TrustedPeers

@@ -5,6 +5,7 @@ A deadline is met late by up to `WIDTH`, never early: `just_before` and `at` kno
 
 from __future__ import annotations
 
+import base64
 import gc
 import logging
 import socket
@@ -30,12 +31,15 @@ from tests.frames import (
     frames,
     text,
 )
+from tests.gateways import scgi_request
 
+from omnicorn.connections.accept import gateway
 from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.service import Timeouts, WebSockets
 from omnicorn.connections.websocket import CLOSE_TIME, LINGER_TIME
 from omnicorn.errors import ClientDisconnected
 from omnicorn.ports import HIGH_WATER
+from omnicorn.transports.inproc import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -592,6 +596,32 @@ def test_a_broken_rule_ends_in_its_code_and_a_line_in_the_log(
     assert served.peer.eof
     (line,) = logged(caplog)
     assert line.endswith(f" - WebSocket closed with {code}: {reason}")
+
+
+def test_behind_a_front_the_line_names_the_client(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(websockets=WebSockets(max_size=100))
+    served.peer.reset()
+    front = connect(served.loop, gateway(served.service, "scgi")(), peername="")
+    front.send(
+        scgi_request(
+            REMOTE_ADDR="192.0.2.9",
+            REMOTE_PORT="4711",
+            HTTP_UPGRADE="websocket",
+            HTTP_CONNECTION="Upgrade",
+            HTTP_SEC_WEBSOCKET_VERSION="13",
+            HTTP_SEC_WEBSOCKET_KEY=base64.b64encode(b"x" * 16).decode(),
+        )
+    )
+    served.run()
+    served.exchange.send(ACCEPT)
+    served.run()
+    front.send(frame(BINARY, b"x" * 101))
+    served.run()
+
+    (line,) = logged(caplog)
+    assert line.startswith("192.0.2.9:4711 - WebSocket closed with 1009: ")
 
 
 def test_what_a_peer_still_sends_after_it_broke_a_rule_does_not_take_our_reason_away(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateways import Recorder, scgi, scgi_request
 
+from omnicorn.errors import RemoteProtocolError
 from omnicorn.http.limits import Limits
 from omnicorn.protocols.scgi import ScgiEngine
 
@@ -140,3 +141,64 @@ def test_no_bytes_get_an_exception_out_of_it(data: bytes, framed: bool) -> None:
     recorder.engine.receive_eof()
 
     assert recorder.engine.closing or recorder.requests
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+def variables(address: str, port: str, kind: str = "") -> bytes:
+    return (
+        b"CONTENT_LENGTH\x000\0SCGI\x001\0REQUEST_METHOD\0GET\0REQUEST_URI\0/\0"
+        b"CONTENT_TYPE\0%b\0REMOTE_ADDR\0%b\0REMOTE_PORT\0%b\0SERVER_PORT\x0080\0"
+    ) % (kind.encode(), address.encode(), port.encode())
+
+
+def test_requests_that_differ_in_the_client_alone_share_a_head() -> None:
+    shared = ScgiEngine.parser()
+    for _ in range(2):
+        shared.parse_shared(variables("192.0.2.1", "50000"))
+    first, one = shared.parse_shared(variables("192.0.2.1", "50001"))
+    second, two = shared.parse_shared(variables("2001:db8::1", "5"))
+
+    assert first is second
+    assert (one, two) == (("192.0.2.1", 50001), ("2001:db8::1", 5))
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("", "1"),
+        ("unix:", ""),
+        ("1" * 46, "1"),
+        ("192.0.2.1", ""),
+        ("192.0.2.1", "+1"),
+        ("192.0.2.1", "1_0"),
+        ("192.0.2.1", "100000"),
+        ("fe80::1%eth0", "1"),
+    ],
+)
+def test_a_known_head_lends_no_credit_to_a_client(address: str, port: str) -> None:
+    shared = ScgiEngine.parser()
+    for _ in range(3):
+        shared.parse_shared(variables("192.0.2.1", "50000"))
+
+    odd = variables(address, port)
+    assert shared.parse_shared(odd)[1] == ScgiEngine.parser().parse_shared(odd)[1]
+
+
+@pytest.mark.parametrize("kind", ["REMOTE_ADDR", "REMOTE_PORT"])
+def test_a_client_is_never_taken_from_a_value_that_is_called_so(kind: str) -> None:
+    shared = ScgiEngine.parser()
+    for port in (1, 1, 1, 2, 3):
+        _, client = shared.parse_shared(variables("192.0.2.1", str(port), kind))
+        assert client == ("192.0.2.1", port)
+
+
+def test_what_looks_like_a_known_head_without_its_client_is_parsed() -> None:
+    shared = ScgiEngine.parser()
+    whole = variables("192.0.2.1", "50000")
+    for _ in range(3):
+        shared.parse_shared(whole)
+
+    with pytest.raises(RemoteProtocolError):
+        shared.parse_shared(whole.replace(b"\x00192.0.2.1\0REMOTE_PORT\x0050000", b""))

@@ -73,6 +73,8 @@ class GatewayEngine(Generic[Owner]):
         local: This side's state.
         closing: Close once the output is written.
         cut: The response ended before it was complete, and only a reset can say so.
+        out: Bytes to write, in order; all of them where a response is complete or cut, otherwise
+            `take` gives them.
         pending: About how many bytes `take` will give.
         reading: More bytes of the peer are wanted.
         error: Why the peer was refused.
@@ -90,10 +92,8 @@ class GatewayEngine(Generic[Owner]):
         "_head",
         "_left",
         "_on_output",
-        "_out",
         "_owner",
         "_parser",
-        "_receiving",
         "_remaining",
         "_trailers",
         "_unread",
@@ -103,6 +103,7 @@ class GatewayEngine(Generic[Owner]):
         "cut",
         "error",
         "local",
+        "out",
         "pending",
         "reading",
         "remote",
@@ -125,13 +126,8 @@ class GatewayEngine(Generic[Owner]):
         self._handler: StreamHandler | None = None
         self._head: GatewayHead | None = None
         self._buffer = b""
-        self._receiving = False
-        self._remaining = 0  # request content still to come
         self._unread = 0  # request content the application has not taken
-        self._framing = _UNDECIDED
-        self._left = 0  # response content still owed, by content-length
-        self._trailers = False
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []
         self.pending = 0
         self.remote = IDLE
         self.local = L_IDLE
@@ -160,7 +156,6 @@ class GatewayEngine(Generic[Owner]):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer, in any segmentation."""
-        self._receiving = True
         try:
             if self.remote <= HEAD:
                 if self._buffer:
@@ -173,7 +168,19 @@ class GatewayEngine(Generic[Owner]):
                 block, data = found
                 self._buffer = b""
                 head, self.client = self._parser.parse_shared(block)
-                self._begin(head)
+                if head.has_body:
+                    if head.length < 0:
+                        reason = "the front does not say how long the content is"
+                        raise RemoteProtocolError(reason, 411)
+                    self._remaining = head.length  # content still to come
+                    self.remote = BODY
+                else:
+                    self.remote = COMPLETE
+                self._head = head
+                self.local = L_WAITING
+                handler = self._owner.on_request(self, head)
+                if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
+                    self._handler = handler
             if data:
                 if self.remote == BODY:
                     data = self._read_body(data)
@@ -181,9 +188,8 @@ class GatewayEngine(Generic[Owner]):
                     self._read_past(data)
         except RemoteProtocolError as error:
             self._fail(error, error.status)
-        finally:
-            self._receiving = False
-        self._steer()
+        if self._unread or self._buffer or not self.reading:
+            self._steer()
 
     def receive_eof(self) -> None:
         """The peer sends nothing more; it may still read."""
@@ -221,15 +227,6 @@ class GatewayEngine(Generic[Owner]):
         else:
             self.remote = CLOSED
             self.closing = True
-
-    def _begin(self, head: GatewayHead) -> None:
-        self._head = head
-        self._remaining = max(head.length, 0)
-        self.remote = BODY if head.has_body else COMPLETE
-        self.local = L_WAITING
-        handler = self._owner.on_request(self, head)
-        if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
-            self._handler = handler
 
     def _read_body(self, data: bytes) -> bytes:
         """Pass content on; returns what follows it."""
@@ -305,10 +302,14 @@ class GatewayEngine(Generic[Owner]):
         except TypeError:
             raise LocalProtocolError(f"headers must be pairs, not {headers!r:.80}") from None
         self.local = L_BODY
-        self._trailers = trailers
+        self._trailers = trailers  # the response has some
+        self._left = 0  # content still owed, by content-length
         head = self._head
         lines = self._defaults.lines or self._defaults.refresh()
-        self._write(encoded.lines + lines[_OURS])
+        out = self.out  # as empty as ever before a head
+        self._on_output(self._owner)
+        out += (encoded.lines, lines[_OURS])
+        self.pending = len(encoded.lines)
         if encoded.no_content or (head is not None and head.head_only):
             self._framing = _NO_CONTENT
         elif encoded.length >= 0:
@@ -317,12 +318,12 @@ class GatewayEngine(Generic[Owner]):
         else:
             self._framing = _UNDECIDED
             return
-        self._out.append(b"\r\n")
+        out.append(b"\r\n")
 
     def _decide(self) -> None:
         """The head leaves before the content is complete: it ends with the connection."""
         self._framing = _BY_CLOSE
-        self._out.append(b"\r\n")
+        self.out.append(b"\r\n")
 
     def send_data(self, data: bytes, end: bool) -> bool:
         if self.local != L_BODY:
@@ -331,7 +332,7 @@ class GatewayEngine(Generic[Owner]):
         framing = self._framing
         if framing == _UNDECIDED:
             if end:
-                self._out.append(b"content-length: %d\r\n\r\n" % size)
+                self.out.append(b"content-length: %d\r\n\r\n" % size)
                 self._framing = _BY_LENGTH
             else:
                 self._decide()
@@ -344,9 +345,16 @@ class GatewayEngine(Generic[Owner]):
         elif framing == _NO_CONTENT:
             size = 0
         if size:
-            self._write(data)
+            out = self.out
+            if not out:
+                self._on_output(self._owner)
+            out.append(data)
+            self.pending += size
         if end:
-            self._end()
+            if self._left or self._trailers:
+                self._end_early()
+            else:
+                self._complete()
         elif self.pending > HIGH_WATER:
             self._owner.on_full()
         return not self.blocked
@@ -377,16 +385,15 @@ class GatewayEngine(Generic[Owner]):
         self._encoder.check_fields(headers)
         self._complete()
 
-    def _end(self) -> None:
-        if self._left:
-            left = self._left
-            self.cut = True
-            self._complete()
-            raise LocalProtocolError(f"the response ended {left} bytes short of content-length")
-        if self._trailers:
+    def _end_early(self) -> None:
+        """The content is over, but not the response."""
+        left = self._left
+        if not left:
             self.local = L_TRAILERS
-        else:
-            self._complete()
+            return
+        self.cut = True
+        self._complete()
+        raise LocalProtocolError(f"the response ended {left} bytes short of content-length")
 
     def _complete(self) -> None:
         self.local = L_COMPLETE
@@ -407,8 +414,7 @@ class GatewayEngine(Generic[Owner]):
 
     def consumed(self, count: int) -> None:
         self._unread -= count
-        if not self._receiving:
-            self._steer()
+        self._steer()
 
     def switch_protocols(self, protocol: bytes, headers: Headers) -> bytes:
         """Answer an upgrade with 101, which the front tunnels; this engine's part ends there.
@@ -448,10 +454,10 @@ class GatewayEngine(Generic[Owner]):
 
     def take(self) -> list[bytes]:
         """The output, as pieces in order."""
-        if self._framing == _UNDECIDED and self.local == L_BODY:
+        if self.local == L_BODY and self._framing == _UNDECIDED:
             self._decide()
-        out = self._out
-        self._out = []
+        out = self.out
+        self.out = []
         self.pending = 0
         return out
 
@@ -471,7 +477,7 @@ class GatewayEngine(Generic[Owner]):
         return not self.remote_closed and (self.error is not None or self.remote == BODY)
 
     def _write(self, data: bytes) -> None:
-        if not self._out:
+        if not self.out:
             self._on_output(self._owner)
-        self._out.append(data)
+        self.out.append(data)
         self.pending += len(data)

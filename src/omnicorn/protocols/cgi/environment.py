@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     Split = Callable[[bytes], Iterable[tuple[bytes, bytes]]]
     Client = tuple[str, int]
+    Cut = Callable[[bytes], tuple[object, Client] | None]
 
 SHORT = 2048
 """Bytes up to which a whole environment is remembered."""
@@ -106,12 +107,24 @@ class EnvironmentParser:
         root_path: The configured mount point; ``""`` leaves it to the front.
         unique: Whether a variable that stands twice is refused (the client's fields may); else
             the last one counts.
+        cut: Takes what may be the client's address and port out of a block; returns all the
+            rest, which can be hashed and equals no other block's, and them.
 
     Attributes:
         limits: As given.
     """
 
-    __slots__ = ("_heads", "_names", "_paths", "_root_path", "_seen", "_split", "_unique", "limits")
+    __slots__ = (
+        "_cut",
+        "_heads",
+        "_names",
+        "_paths",
+        "_root_path",
+        "_seen",
+        "_split",
+        "_unique",
+        "limits",
+    )
 
     def __init__(
         self,
@@ -120,12 +133,14 @@ class EnvironmentParser:
         root_path: str = "",
         *,
         unique: bool = False,
+        cut: Cut | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._split = split
         self._root_path = root_path
         self._unique = unique
-        self._heads: Memo[bytes, tuple[GatewayHead, Client | None]] = Memo(512, SHORT)
+        self._cut = cut or cut_client
+        self._heads: Memo[object, tuple[GatewayHead, Client | None]] = Memo(512, SHORT)
         self._names: Memo[bytes, bytes] = Memo(1024, 64)
         self._paths: Memo[tuple[bytes, bytes], _Target] = Memo(1024, 512)
         self._seen: set[int] = set()
@@ -146,14 +161,8 @@ class EnvironmentParser:
             raise LimitExceeded("the request head is too large", 431, self.limits.head)
         if size > SHORT:
             return self._parse(self._split(block))
-        key = block
-        client = None
-        found = _match_client(block, block.find(b"REMOTE_ADDR"))
-        if found is not None:
-            address, port = found.groups()
-            client = (address.decode("ascii"), int(port))
-            start, end = found.span(1)
-            key = block[:start] + block[end : found.start(2)] + block[found.end(2) :]
+        found = self._cut(block)
+        key, client = found or (block, None)
         known = self._heads.get(key)
         if known is not None:
             return known if found is None else (known[0], client)
@@ -328,6 +337,17 @@ class EnvironmentParser:
             head.root_path = script.decode("utf-8", "replace")
 
 
+def cut_client(block: bytes) -> tuple[object, Client] | None:
+    """See `EnvironmentParser`; fits every framing."""
+    found = _match_client(block, block.find(b"REMOTE_ADDR"))
+    if found is None:
+        return None
+    address, port = found.groups()
+    start, end = found.span(1)
+    rest = (block[:start], block[end : found.start(2)], block[found.end(2) :])
+    return rest, (address.decode("ascii"), int(port))
+
+
 _Target = tuple[str, bytes, bytes, "bytes | None"]
 
 
@@ -373,11 +393,20 @@ def _scheme(get: Callable[[bytes, bytes], bytes]) -> str:
     return "http"
 
 
-def _client(get: Callable[[bytes, bytes], bytes]) -> Client | None:
-    address = get(b"REMOTE_ADDR", b"")
+addresses: Memo[bytes, str] = Memo(1024, 64)
+"""Those that were judged; others: `learn_address`."""
+
+
+def learn_address(address: bytes) -> str | None:
+    """What stands in REMOTE_ADDR as text; None where it is no IP address."""
     if _match_address(address) is None:
         return None  # "", or "unix:": the front listens on a unix socket
-    return address.decode("ascii"), _port(get(b"REMOTE_PORT", b"")) or 0
+    return addresses.remember(address, address.decode("ascii"), len(address))
+
+
+def _client(get: Callable[[bytes, bytes], bytes]) -> Client | None:
+    host = learn_address(get(b"REMOTE_ADDR", b""))
+    return None if host is None else (host, _port(get(b"REMOTE_PORT", b"")) or 0)
 
 
 def _server(
