@@ -1,9 +1,10 @@
 """Omnicorn as a real process on real sockets, and a client that sees every byte.
 
 What this file alone decides: how a server is started (``python -m omnicorn`` on port 0, from
-``tests/e2e/apps``), how its address is learnt (from the line it logs), and what every test
-demands without saying so: that SIGTERM ends the server with exit code 0, and that it has
-logged no traceback, lost task or resource warning.
+``tests/e2e/apps``), on which loops (`LOOPS`: every test that starts one runs on each of them,
+unless `NOT_ON_TRIO` or `ON_ONE_LOOP` says why not), how its address is learnt (from the line it
+logs), and what every test demands without saying so: that SIGTERM ends the server with exit
+code 0, and that it has logged no traceback, lost task or resource warning.
 
 Rules:
 
@@ -12,6 +13,8 @@ Rules:
    polled with one by `until`.
 2. Test modules cannot import each other (there are no packages here), so what they share
    reaches them by fixtures: ``serve`` makes `ServerProcess` objects, those make `Wire` ones.
+3. The quick suite has `QUICK` alone, and every loop for a test that asks for ``loop_name``: one
+   of what could differ between loops, that takes a second at most. What remains is slow.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -36,6 +40,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
+
+LOOPS = ("asyncio", "uvloop", "trio")
+
+QUICK = "uvloop" if find_spec("uvloop") else "asyncio"
+
+NOT_ON_TRIO = {
+    "test_django.py": "Django's handler starts tasks of asyncio",
+    "test_channels.py": "Channels' consumers are tasks of asyncio",
+    "test_embedding.py::test_a_server_starts_answers_and_stops": "trio has ``async with`` alone",
+    "test_embedding.py::test_serve_ends_when_its_task_is_cancelled_after_a_drain": "asyncio's task",
+    "test_websocket_browser.py::test_two_pages_chat": "examples/chat.py is a program of asyncio",
+    "test_websocket_browser.py::test_a_chatting_page_comes_back_to_a_server_that_restarts": "same",
+    "test_websocket_browser.py::test_pages_of_others_may_not_chat": "same",
+    "test_http2.py::test_django_streams_and_takes_uploads": "Django's handler is asyncio's",
+}
+"""Files and tests that run on asyncio and uvloop alone, and why."""
+
+ON_ONE_LOOP = {
+    "test_embedding.py::test_serve_ends_when_a_scope_of_trio_is_cancelled_after_a_drain": "trio's",
+    "test_trio.py": "it is about what trio alone has, and runs there",
+    "test_compat_django.py": "``manage.py runserver`` has no choice of a loop",
+    "test_compat_gunicorn.py": "the class of gunicorn's worker decides on the loop",
+    "test_fronts.py": "what it looks at is what front servers send, and make of answers",
+    "test_lifecycle.py::test_wrong_usage_is_exit_code_2_and_named": "it ends before the loop",
+    "test_lifecycle.py::test_no_application_is_exit_code_2": "it ends before the loop",
+}
+"""Files and tests that run once, on the loop that omnicorn chooses itself, and why."""
 
 APPS = Path(__file__).parent / "apps"
 
@@ -399,16 +430,21 @@ def _is_alive(thread: threading.Thread) -> bool:
 
 
 class Serve:
-    """Starts servers, and ends them with the test or the module."""
+    """Starts servers, and ends them with the test or the module.
 
-    def __init__(self) -> None:
+    Args:
+        loop: For ``--loop``, where a call does not say another.
+    """
+
+    def __init__(self, loop: str) -> None:
+        self._loop = loop
         self._running: list[ServerProcess] = []
 
     def __call__(
         self,
         app: str,
         *options: str,
-        loop: str = "auto",
+        loop: str | None = None,
         env: dict[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         addresses: int = 1,
@@ -420,7 +456,7 @@ class Serve:
         Args:
             app: ``module:attribute``.
             *options: Flags; ``--port 0`` is there unless they name a place to listen.
-            loop: For ``--loop``.
+            loop: For ``--loop``; the test's own by default.
             env: Further variables.
             pass_fds: Descriptors to inherit.
             addresses: Lines about addresses to wait for.
@@ -428,7 +464,7 @@ class Serve:
             errors: The test makes the server log tracebacks, and says so.
         """
         argv = [sys.executable, "-W", "always::ResourceWarning", "-m", "omnicorn"]
-        argv += ["--loop", loop, *options]
+        argv += ["--loop", loop or self._loop, *options]
         places = ("--port", "--bind", "-b", "--uds", "--fd")
         if not any(option.startswith(places) for option in options) and "PORT" not in (env or {}):
             argv += ["--port", "0"]
@@ -461,27 +497,52 @@ class Serve:
             raise failures[0]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that serves on each of its loops."""
+    file = metafunc.definition.path.name
+    places = {file, f"{file}::{metafunc.definition.originalname}"}
+    if "loop" not in metafunc.fixturenames or places & ON_ONE_LOOP.keys():
+        return
+    names = LOOPS[:2] if places & NOT_ON_TRIO.keys() else LOOPS
+    quick = names if "loop_name" in metafunc.fixturenames else (QUICK,)
+    slow = pytest.mark.slow
+    params = [pytest.param(name, marks=() if name in quick else slow) for name in names]
+    metafunc.parametrize("loop", params, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop of a test and of what it starts."""
+    name: str = getattr(request, "param", "auto")
+    if name in ("uvloop", "trio"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    return name
+
+
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def loop_name(loop: str) -> str:
+    """The event loop of a short test, which is run on each of them in the quick suite, too."""
+    return loop
+
+
+@pytest.fixture
+def exceptions() -> dict[str, str]:
+    """What does not run on every loop, and why."""
+    return NOT_ON_TRIO | ON_ONE_LOOP
+
+
+@pytest.fixture
+def serve(loop: str) -> Iterator[Serve]:
     """Starts servers that end with the test."""
-    with closing(Serve()) as serving:
+    with closing(Serve(loop)) as serving:
         yield serving
 
 
 @pytest.fixture(scope="module")
-def serve_module() -> Iterator[Serve]:
+def serve_module(loop: str) -> Iterator[Serve]:
     """Starts servers that the tests of a module share."""
-    with closing(Serve()) as serving:
+    with closing(Serve(loop)) as serving:
         yield serving
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_name(request: pytest.FixtureRequest) -> str:
-    """Every event loop, for what could differ between them."""
-    name: str = request.param
-    if name == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return name
 
 
 @pytest.fixture

@@ -1,16 +1,22 @@
-"""Serving from a program of one's own: ``run``, ``serve`` and ``Server``."""
+"""Serving from a program of one's own: ``run``, ``serve`` and ``Server``.
+
+The programs are anyio's, so that they are the same on asyncio and trio; what a program does in
+another way on asyncio has a test of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 import omnicorn
 from omnicorn.errors import ConfigError, LifespanFailed
@@ -28,8 +34,8 @@ class App:
         self.name = name
         self.refuses = refuses
         self.events: list[str] = []
-        self.began = asyncio.Event()
-        self.release = asyncio.Event()
+        self.began = anyio.Event()
+        self.release = anyio.Event()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -61,30 +67,40 @@ class Client:
 
     async def __aenter__(self) -> Client:
         host, _, port = self._address.removeprefix("http://").rpartition(":")
-        self.reader, self._writer = await asyncio.open_connection(host, int(port))
+        self._stream = await anyio.connect_tcp(host, int(port))
+        self._reader = BufferedByteReceiveStream(self._stream)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        await self._stream.aclose()
 
-    def ask(self, path: str = "/") -> None:
-        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n".encode())
+    async def ask(self, path: str = "/") -> None:
+        await self._stream.send(f"GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n".encode())
 
     async def answer(self) -> str:
-        head = await self.reader.readuntil(b"\r\n\r\n")
+        head = await self._reader.receive_until(b"\r\n\r\n", 65536)
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return (await self.reader.readexactly(length)).decode()
+        return (await self._reader.receive_exactly(length)).decode()
 
     async def get(self, path: str = "/") -> str:
-        self.ask(path)
+        await self.ask(path)
         return await self.answer()
+
+    async def is_closed(self) -> bool:
+        """Wait for the end."""
+        with pytest.raises(anyio.EndOfStream):
+            await self._reader.receive()
+        return True
 
 
 async def get(address: str, path: str = "/") -> str:
     async with Client(address) as client:
         return await client.get(path)
+
+
+async def start(server: omnicorn.Server) -> None:
+    async with server:
+        raise AssertionError("it has started")
 
 
 def config(**options: Any) -> omnicorn.Config:
@@ -93,7 +109,15 @@ def config(**options: Any) -> omnicorn.Config:
 
 @pytest.fixture
 def run(loop_name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Runs a coroutine in a fresh loop of either kind, for 20 seconds at most."""
+    """Runs a coroutine in a fresh loop, for 20 seconds at most."""
+    if loop_name == "trio":
+        import trio
+
+        async def in_time(main: Coroutine[Any, Any, None]) -> None:
+            with trio.fail_after(20):
+                await main
+
+        return lambda main: trio.run(in_time, main)
     factory = None
     if loop_name == "uvloop":
         import uvloop
@@ -127,16 +151,16 @@ def test_a_server_starts_answers_and_stops(run: Callable[..., None]) -> None:
     async def main() -> None:
         app = App()
         server = omnicorn.Server(app, config())
-        assert server.addresses == []
+        assert server.urls == []
 
         await server.start()
-        (address,) = server.addresses
+        (address,) = server.urls
         assert await get(address) == "app 42"
         assert app.events == ["lifespan.startup"]
 
         await server.stop()
         assert app.events == ["lifespan.startup", "lifespan.shutdown"]
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(OSError):
             await get(address)
         await server.stop()  # once more does nothing
 
@@ -147,7 +171,7 @@ def test_a_server_is_a_context_manager(run: Callable[..., None]) -> None:
     async def main() -> None:
         app = App()
         async with omnicorn.Server(app, config()) as server:
-            assert await get(server.addresses[0]) == "app 42"
+            assert await get(server.urls[0]) == "app 42"
         assert app.events[-1] == "lifespan.shutdown"
 
     run(main())
@@ -156,22 +180,29 @@ def test_a_server_is_a_context_manager(run: Callable[..., None]) -> None:
 def test_stop_waits_for_what_is_in_flight(run: Callable[..., None]) -> None:
     async def main() -> None:
         app = App()
-        server = omnicorn.Server(app, config())
-        await server.start()
-        async with Client(server.addresses[0]) as busy, Client(server.addresses[0]) as idle:
-            assert await idle.get() == "app 42"
-            busy.ask("/slow")
-            await app.began.wait()
+        stopped: list[None] = []
 
-            stops = [asyncio.ensure_future(server.stop()) for _ in range(2)]
-            assert await idle.reader.read() == b""  # closed at once
-            assert not any(stop.done() for stop in stops)
-            assert app.events == ["lifespan.startup"]
-            app.release.set()
+        async def stop() -> None:
+            await server.stop()
+            stopped.append(None)
 
-            assert await busy.answer() == "app 42"
-            await asyncio.gather(*stops)
-        assert app.events[-1] == "lifespan.shutdown"
+        async with omnicorn.Server(app, config()) as server:
+            (address,) = server.urls
+            async with Client(address) as busy, Client(address) as idle:
+                assert await idle.get() == "app 42"
+                await busy.ask("/slow")
+                await app.began.wait()
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(stop)
+                    group.start_soon(stop)
+                    assert await idle.is_closed()  # at once
+                    assert not stopped
+                    assert app.events == ["lifespan.startup"]
+                    app.release.set()
+                    assert await busy.answer() == "app 42"
+                assert len(stopped) == 2
+            assert app.events[-1] == "lifespan.shutdown"
 
     run(main())
 
@@ -181,9 +212,9 @@ def test_two_servers_live_side_by_side(run: Callable[..., None]) -> None:
         one, two = App("one"), App("two")
         async with omnicorn.Server(one, config()) as first:
             async with omnicorn.Server(two, config(server_header=False)) as second:
-                texts = asyncio.gather(get(first.addresses[0]), get(second.addresses[0]))
-                assert list(await texts) == ["one 42", "two 42"]
-            assert await get(first.addresses[0]) == "one 42"
+                texts = [await get(server.urls[0]) for server in (first, second)]
+                assert texts == ["one 42", "two 42"]
+            assert await get(first.urls[0]) == "one 42"
             assert two.events[-1] == "lifespan.shutdown"
             assert one.events[-1] == "lifespan.startup"
 
@@ -197,13 +228,13 @@ def test_a_start_that_fails_leaves_nothing_behind(run: Callable[..., None]) -> N
             port = holder.getsockname()[1]
             server = omnicorn.Server(app, omnicorn.Config(port=port))
             with pytest.raises(ConfigError, match=f"127.0.0.1:{port}: the address is in use"):
-                await server.start()
+                await start(server)
         assert app.events in ([], ["lifespan.startup", "lifespan.shutdown"])
 
         with pytest.raises(LifespanFailed, match="not today"):
-            await omnicorn.Server(App(refuses=True), config()).start()
+            await start(omnicorn.Server(App(refuses=True), config()))
         with pytest.raises(ConfigError, match="no application is given"):
-            await omnicorn.Server(None, config()).start()
+            await start(omnicorn.Server(None, config()))
 
     run(main())
 
@@ -231,7 +262,7 @@ def test_a_server_and_its_access_log_leave_nothing_open(
     async def main() -> None:
         options = omnicorn.Config(port=0, access_log_file=str(file))
         async with omnicorn.Server(App(), options) as server:
-            assert await get(server.addresses[0]) == "app 42"
+            assert await get(server.urls[0]) == "app 42"
 
     before = len(os.listdir("/proc/self/fd"))
     run(main())
@@ -243,32 +274,20 @@ def test_a_server_and_its_access_log_leave_nothing_open(
 # -------------------------------------------------------------------------------- serve
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def test_serve_ends_when_its_task_is_cancelled_after_a_drain(run: Callable[..., None]) -> None:
+    """A task of asyncio, which is cancelled once."""
 
-
-async def _answering(port: int) -> None:
-    while True:
-        try:
-            await get(f"http://127.0.0.1:{port}")
-            return
-        except ConnectionRefusedError:
-            await asyncio.sleep(0.005)
-
-
-def test_serve_ends_when_it_is_cancelled_after_a_drain(run: Callable[..., None]) -> None:
     async def main() -> None:
         app = App()
-        port = _free_port()
-        serving = asyncio.ensure_future(
-            omnicorn.serve(app, omnicorn.Config(port=port, access_log=False))
-        )
-        await _answering(port)
-        async with Client(f"http://127.0.0.1:{port}") as client:
-            client.ask("/slow")
+        ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+
+        class Status:
+            def started(self, urls: list[str]) -> None:
+                ready.set_result(urls)
+
+        serving = asyncio.ensure_future(omnicorn.serve(app, config(), task_status=Status()))
+        async with Client((await ready)[0]) as client:
+            await client.ask("/slow")
             await app.began.wait()
 
             serving.cancel()
@@ -284,6 +303,49 @@ def test_serve_ends_when_it_is_cancelled_after_a_drain(run: Callable[..., None])
     run(main())
 
 
+def test_serve_ends_when_a_scope_of_trio_is_cancelled_after_a_drain() -> None:
+    """A cancel scope goes on cancelling until it is left."""
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+
+    async def main() -> None:
+        app = App()
+        scope = trio.CancelScope(deadline=trio.current_time() + 20)
+
+        async def serve_in_scope(*, task_status: Any) -> None:
+            with scope:
+                await omnicorn.serve(app, config(), task_status=task_status)
+            assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+        async with anyio.create_task_group() as group:
+            (address,) = await group.start(serve_in_scope)
+            async with Client(address) as client:
+                await client.ask("/slow")
+                await app.began.wait()
+
+                scope.cancel()
+                async with Client(address) as other:
+                    assert await other.is_closed()
+                app.release.set()
+
+                assert await client.answer() == "app 42"
+        assert scope.cancelled_caught
+
+    trio.run(main)
+
+
+def test_serve_ends_after_its_trigger(run: Callable[..., None]) -> None:
+    async def main() -> None:
+        app, enough = App(), anyio.Event()
+        serve = partial(omnicorn.serve, app, config(), shutdown_trigger=enough.wait)
+        async with anyio.create_task_group() as group:
+            (address,) = await group.start(serve)
+            assert await get(address) == "app 42"
+            enough.set()
+        assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_ends_with_a_signal_and_puts_the_programs_handlers_back(
     run: Callable[..., None], own_handlers: list[int], number: int
@@ -292,15 +354,9 @@ def test_serve_ends_with_a_signal_and_puts_the_programs_handlers_back(
 
     async def main() -> None:
         app = App()
-        port = _free_port()
-        serving = asyncio.ensure_future(
-            omnicorn.serve(app, omnicorn.Config(port=port, access_log=False))
-        )
-        await _answering(port)
-
-        os.kill(os.getpid(), number)
-
-        await serving
+        async with anyio.create_task_group() as group:
+            await group.start(partial(omnicorn.serve, app, config(), signals=True))
+            os.kill(os.getpid(), number)
         assert app.events == ["lifespan.startup", "lifespan.shutdown"]
 
     run(main())
@@ -328,8 +384,11 @@ def test_serve_raises_what_keeps_it_from_starting_and_puts_handlers_back(
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_run_blocks_until_a_signal_and_returns_0(serve: Serve, by_name: bool) -> None:
-    server = serve.run([sys.executable, "script.py", *(["--by-name"] if by_name else [])])
+def test_run_blocks_until_a_signal_and_returns_0(
+    serve: Serve, loop_name: str, by_name: bool
+) -> None:
+    more = ["--by-name"] if by_name else []
+    server = serve.run([sys.executable, "script.py", loop_name, *more])
     server.wait_until_serving()
     assert server.get("/").body == b"hello"
 
@@ -340,8 +399,8 @@ def test_run_blocks_until_a_signal_and_returns_0(serve: Serve, by_name: bool) ->
     assert "handlers are as before" in server.lines
 
 
-def test_run_puts_a_handler_of_the_programs_own_back(serve: Serve) -> None:
-    server = serve.run([sys.executable, "script.py", "--late"])
+def test_run_puts_a_handler_of_the_programs_own_back(serve: Serve, loop_name: str) -> None:
+    server = serve.run([sys.executable, "script.py", loop_name, "--late"])
     server.wait_until_serving()
 
     assert server.stop() == 0

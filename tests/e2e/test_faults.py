@@ -65,11 +65,9 @@ def bounds(eventually: Callable[..., Any]) -> Callable[[ServerProcess], Bounds]:
     return lambda server: Bounds(server, eventually)
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def server(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return serve_module("plain:app", "--no-access-log", loop=request.param)
+@pytest.fixture(scope="module")
+def server(serve_module: Serve) -> ServerProcess:
+    return serve_module("plain:app", "--no-access-log")
 
 
 # ------------------------------------------------------------------------------- resets
@@ -234,9 +232,9 @@ def _connect_and_leave(server: ServerProcess, count: int) -> None:
 
 
 def test_fifty_slow_readers_cost_what_their_buffers_hold(
-    serve: Serve, bounds: Callable[[ServerProcess], Bounds], loop_name: str
+    serve: Serve, bounds: Callable[[ServerProcess], Bounds]
 ) -> None:
-    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    server = serve("plain:app", "--no-access-log")
     limits = bounds(server)
     wires = [server.connect() for _ in range(50)]
     for wire in wires:
@@ -284,8 +282,8 @@ def test_a_fast_reader_of_an_endless_response_does_not_keep_others_waiting(
     server.wait_for("flood ended")
 
 
-def test_a_reader_that_stops_is_cut_after_the_write_timeout(serve: Serve, loop_name: str) -> None:
-    server = serve("plain:app", "--no-access-log", "--timeout-write", "1", loop=loop_name)
+def test_a_reader_that_stops_is_cut_after_the_write_timeout(serve: Serve) -> None:
+    server = serve("plain:app", "--no-access-log", "--timeout-write", "1")
     with server.connect() as wire:
         wire.send(GET % b"/flood")
         assert wire.head().status == 200
@@ -338,8 +336,8 @@ def _trickle(text: bytes) -> Iterator[bytes]:
         yield b"x"
 
 
-def test_slow_writers_of_heads_are_closed_in_time(serve: Serve, loop_name: str) -> None:
-    server = serve("plain:app", "--no-access-log", "--timeout-request-head", "1", loop=loop_name)
+def test_slow_writers_of_heads_are_closed_in_time(serve: Serve) -> None:
+    server = serve("plain:app", "--no-access-log", "--timeout-request-head", "1")
     wires = {server.connect(): _trickle(b"GET / HTTP/1.1\r\nhost: ") for _ in range(30)}
     for wire in list(wires)[:10]:  # not only for the first request of a connection
         assert wire.get("/").status == 200
@@ -409,9 +407,9 @@ def test_a_head_of_a_megabyte_is_refused_and_the_answer_arrives(
 
 
 def test_thousands_of_pipelined_requests_are_answered_in_order(
-    serve: Serve, bounds: Callable[[ServerProcess], Bounds], loop_name: str
+    serve: Serve, bounds: Callable[[ServerProcess], Bounds]
 ) -> None:
-    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    server = serve("plain:app", "--no-access-log")
     limits = bounds(server)
     count = 3000
     flood = b"".join(GET % b"/numbered?%d" % index for index in range(count))
@@ -427,9 +425,9 @@ def test_thousands_of_pipelined_requests_are_answered_in_order(
 
 
 def test_a_flood_whose_answers_nobody_reads_is_not_read_on(
-    serve: Serve, bounds: Callable[[ServerProcess], Bounds], loop_name: str
+    serve: Serve, bounds: Callable[[ServerProcess], Bounds]
 ) -> None:
-    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    server = serve("plain:app", "--no-access-log")
     limits = bounds(server)
     request = b"GET /stream?n=1&size=8000 HTTP/1.1\r\nhost: e2e\r\nx: %b\r\n\r\n" % (b"x" * 4000)
     with server.connect() as wire:
@@ -511,9 +509,9 @@ def test_an_endless_body_after_the_answer_is_cut_off(
 
 
 def test_a_body_that_nobody_reads_is_not_taken_in(
-    serve: Serve, bounds: Callable[[ServerProcess], Bounds], loop_name: str
+    serve: Serve, bounds: Callable[[ServerProcess], Bounds]
 ) -> None:
-    server = serve("plain:app", "--no-access-log", loop=loop_name)
+    server = serve("plain:app", "--no-access-log")
     limits = bounds(server)
     wires = [server.connect() for _ in range(10)]
     sent = 0

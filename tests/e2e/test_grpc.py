@@ -38,17 +38,9 @@ def calls_of(channel: Any) -> Callable[[str, str], Call]:
     return make
 
 
-@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
-def loop(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return name
-
-
 @pytest.fixture(scope="module")
-def server(serve_module: Serve, loop: str) -> ServerProcess:
-    return serve_module("grpc_plain:app", "--no-access-log", loop=loop)
+def server(serve_module: Serve) -> ServerProcess:
+    return serve_module("grpc_plain:app", "--no-access-log")
 
 
 @pytest.fixture
@@ -247,9 +239,9 @@ def test_a_client_that_stops_talking_half_way_is_seen_by_the_application(
 
 
 def test_a_call_in_flight_finishes_when_the_server_stops(
-    serve: Serve, loop: str, eventually: Callable[..., Any]
+    serve: Serve, eventually: Callable[..., Any]
 ) -> None:
-    server = serve("grpc_plain:app", "--no-access-log", loop=loop)
+    server = serve("grpc_plain:app", "--no-access-log")
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", OPTIONS) as channel:
         talk = Talk()
         answers = calls_of(channel)("stream_stream", "PingPong")(iter(talk), timeout=10)
@@ -267,11 +259,11 @@ def test_a_call_in_flight_finishes_when_the_server_stops(
     assert server.wait() == 0
 
 
-def test_calls_go_over_tls(serve: Serve, loop: str, tmp_path: Any) -> None:
+def test_calls_go_over_tls(serve: Serve, tmp_path: Any) -> None:
     authority = Authority()
     certfile, keyfile = authority.issue("localhost").save(tmp_path, "server")
     tls = ("--ssl-certfile", certfile, "--ssl-keyfile", keyfile)
-    server = serve("grpc_plain:app", "--no-access-log", *tls, loop=loop)
+    server = serve("grpc_plain:app", "--no-access-log", *tls)
     port = server.addresses[0].rpartition(":")[2]
     trusted = grpc.ssl_channel_credentials(authority.pem.encode())
 

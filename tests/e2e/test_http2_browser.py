@@ -26,13 +26,9 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return "--ssl-certfile", certfile, "--ssl-keyfile", keyfile
 
 
-@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
-def server(
-    serve_module: Serve, tls: tuple[str, ...], request: pytest.FixtureRequest
-) -> ServerProcess:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return serve_module("h2_plain:app", "--no-access-log", *tls, loop=request.param)
+@pytest.fixture(scope="module")
+def server(serve_module: Serve, tls: tuple[str, ...]) -> ServerProcess:
+    return serve_module("h2_plain:app", "--no-access-log", *tls)
 
 
 @pytest.fixture(scope="module")

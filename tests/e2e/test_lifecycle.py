@@ -240,10 +240,8 @@ def test_a_response_that_has_begun_is_sent_to_its_end(serve: Serve) -> None:
     assert server.wait() == 0
 
 
-def test_an_endless_stream_is_told_to_end_at_half_of_the_grace(
-    serve: Serve, loop_name: str
-) -> None:
-    server = serve("plain:app", "--timeout-graceful-shutdown", "2", loop=loop_name)
+def test_an_endless_stream_is_told_to_end_at_half_of_the_grace(serve: Serve) -> None:
+    server = serve("plain:app", "--timeout-graceful-shutdown", "2")
     with begin(server, "/endless") as wire:
         began = time.monotonic()
         server.kill()
@@ -260,10 +258,8 @@ def test_an_endless_stream_is_told_to_end_at_half_of_the_grace(
     assert "shutdown" in server.lines
 
 
-def test_an_application_that_ignores_it_is_cancelled_at_the_end_of_the_grace(
-    serve: Serve, loop_name: str
-) -> None:
-    server = serve("plain:app", "--timeout-graceful-shutdown", "2", loop=loop_name)
+def test_an_application_that_ignores_it_is_cancelled_at_the_end_of_the_grace(serve: Serve) -> None:
+    server = serve("plain:app", "--timeout-graceful-shutdown", "2")
     with begin(server, "/deaf") as wire:
         began = time.monotonic()
         server.kill()

@@ -1,4 +1,4 @@
-"""Quart on omnicorn."""
+"""Quart on omnicorn, and Quart-Trio in its place on trio."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ pytest.importorskip("quart", reason="quart is not installed")
 
 
 @pytest.fixture(scope="module")
-def server(serve_module: Serve) -> ServerProcess:
+def app(loop: str) -> str:
+    if loop != "trio":
+        return "on_quart:app"
+    pytest.importorskip("quart_trio", reason="quart-trio is not installed")
+    return "on_quart_trio:app"
+
+
+@pytest.fixture(scope="module")
+def server(serve_module: Serve, app: str) -> ServerProcess:
     grace = ("--timeout-graceful-shutdown", "4")
-    return serve_module("on_quart:app", "--no-access-log", "--lifespan", "on", *grace)
+    return serve_module(app, "--no-access-log", "--lifespan", "on", *grace)
 
 
 @pytest.fixture
@@ -75,14 +83,14 @@ def test_a_view_is_cancelled_when_its_client_leaves(server: ServerProcess) -> No
     server.wait_for("^view cancelled$")
 
 
-def test_a_view_that_fails_is_a_500(serve: Serve) -> None:
-    server = serve("on_quart:app", "--no-access-log", errors=True)
+def test_a_view_that_fails_is_a_500(serve: Serve, app: str) -> None:
+    server = serve(app, "--no-access-log", errors=True)
 
     assert server.get("/fail").status == 500
 
 
-def test_serving_begins_and_ends_with_the_server(serve: Serve) -> None:
-    server = serve("on_quart:app", "--timeout-graceful-shutdown", "1")
+def test_serving_begins_and_ends_with_the_server(serve: Serve, app: str) -> None:
+    server = serve(app, "--timeout-graceful-shutdown", "1")
     with server.connect() as wire:
         wire.send(b"GET /endless HTTP/1.1\r\nhost: e2e\r\n\r\n")
         assert wire.head().status == 200

@@ -147,13 +147,9 @@ def shared_pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki(tmp_path_factory.mktemp("pki"))
 
 
-@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
-def shared_server(
-    serve_module: Serve, shared_pki: Pki, request: pytest.FixtureRequest
-) -> ServerProcess:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return serve_module("secure:app", *shared_pki.options, "--no-access-log", loop=request.param)
+@pytest.fixture(scope="module")
+def shared_server(serve_module: Serve, shared_pki: Pki) -> ServerProcess:
+    return serve_module("secure:app", *shared_pki.options, "--no-access-log")
 
 
 @pytest.fixture

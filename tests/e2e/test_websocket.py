@@ -216,19 +216,15 @@ def told(tag: str) -> Callable[..., str]:
     return wait
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def server(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return serve_module("ws_plain:app", "--no-access-log", loop=request.param)
+@pytest.fixture(scope="module")
+def server(serve_module: Serve) -> ServerProcess:
+    return serve_module("ws_plain:app", "--no-access-log")
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def failing(serve_module: Serve, request: pytest.FixtureRequest) -> ServerProcess:
+@pytest.fixture(scope="module")
+def failing(serve_module: Serve) -> ServerProcess:
     """A server whose applications may have bugs."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return serve_module("ws_plain:app", "--no-access-log", errors=True, loop=request.param)
+    return serve_module("ws_plain:app", "--no-access-log", errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -1106,9 +1102,9 @@ PINGS = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.2")
 
 
 def test_a_client_stays_as_long_as_it_answers_pings(
-    serve: Serve, connect: Open, told: Callable[..., str], loop_name: str
+    serve: Serve, connect: Open, told: Callable[..., str]
 ) -> None:
-    server = serve("ws_plain:app", "--no-access-log", *PINGS, loop=loop_name)
+    server = serve("ws_plain:app", "--no-access-log", *PINGS)
     with connect(server, "/echo") as client:
         for _ in range(2):
             ping = client.frame()

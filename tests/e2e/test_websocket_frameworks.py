@@ -1,4 +1,4 @@
-"""WebSockets of Starlette, FastAPI, Quart and Litestar on omnicorn.
+"""WebSockets of Starlette, FastAPI, Quart (on trio Quart-Trio) and Litestar on omnicorn.
 
 First what all of them do alike, then what each has of its own.
 """
@@ -25,16 +25,27 @@ Servers = Any
 
 
 @pytest.fixture(scope="module")
-def served(serve_module: Serve) -> Callable[[str], ServerProcess]:
+def app_of(loop: str) -> Callable[[str], str]:
+    """The application of a framework; skips where that is not installed."""
+
+    def find(framework: str) -> str:
+        if (framework, loop) == ("quart", "trio"):
+            framework = "quart_trio"
+        pytest.importorskip(framework, reason=f"{framework} is not installed")
+        return f"ws_{framework}:app"
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def served(serve_module: Serve, app_of: Callable[[str], str]) -> Callable[[str], ServerProcess]:
     """The server of a framework's application, started when first asked for."""
     running: dict[str, ServerProcess] = {}
 
     def server_of(framework: str) -> ServerProcess:
-        pytest.importorskip(framework, reason=f"{framework} is not installed")
         if framework not in running:
-            grace = ("--timeout-graceful-shutdown", "4")
-            app = f"ws_{framework}:app"
-            running[framework] = serve_module(app, "--no-access-log", *grace, errors=True)
+            options = ("--no-access-log", "--timeout-graceful-shutdown", "4")
+            running[framework] = serve_module(app_of(framework), *options, errors=True)
         return running[framework]
 
     return server_of
@@ -148,10 +159,9 @@ def test_parameters_subprotocol_and_fields(
 
 @pytest.mark.parametrize("framework", ["starlette", "quart", "litestar"])
 def test_a_server_that_stops_closes_with_1012_and_ends_cleanly(
-    serve: Serve, framework: str
+    serve: Serve, app_of: Callable[[str], str], framework: str
 ) -> None:
-    pytest.importorskip(framework, reason=f"{framework} is not installed")
-    server = serve(f"ws_{framework}:app", "--no-access-log", "--timeout-graceful-shutdown", "4")
+    server = serve(app_of(framework), "--no-access-log", "--timeout-graceful-shutdown", "4")
     with dial(server, "/echo") as socket:
         socket.send("hello")
         assert socket.recv(timeout=10) == "hello"

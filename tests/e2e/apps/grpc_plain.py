@@ -7,11 +7,11 @@ plain bytes, no protocol buffers.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
+import native
 import plain
-from plain import pieces, say
+from plain import Pieces, say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ class Call:
 
     async def messages(self) -> AsyncIterator[bytes]:
         buffer = b""
-        async for piece in pieces(self._receive):
+        async for piece in Pieces(self._receive):
             if piece is None:
                 raise Left
             buffer += piece
@@ -152,7 +152,8 @@ async def never(call: Call) -> None:
     say("never began")
     async for _ in call.messages():
         pass
-    await asyncio.wait_for(plain.until_disconnect(call._receive), 30)
+    async with native.timeout(30):
+        await plain.until_disconnect(call._receive)
     raise Left
 
 
@@ -160,10 +161,10 @@ async def for_ever(call: Call) -> None:
     """Answers, again and again."""
     await call.message()
     await call.start()
-    left = asyncio.ensure_future(plain.until_disconnect(call._receive))
-    while not left.done():
-        await call.reply(b"tick")
-        await asyncio.wait((left,), timeout=0.01)
+    async with native.beside(plain.until_disconnect(call._receive)) as left:
+        while not left.done():
+            await call.reply(b"tick")
+            await left.wait(0.01)
     raise Left
 
 

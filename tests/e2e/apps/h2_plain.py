@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import secure
-from plain import answer, number, pieces, say
+from plain import Pieces, answer, number, say
 
 PIXEL = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
@@ -48,7 +48,7 @@ async def push(scope: dict[str, Any], receive: Any, send: Any) -> None:
 async def mirror(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Every piece at once, before the next has come."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    async for piece in pieces(receive):
+    async for piece in Pieces(receive):
         if piece is None:
             say("mirror saw http.disconnect")
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
+import native
 from plain import answer, say
 
 
@@ -27,7 +27,7 @@ async def returns_early(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 async def startup_hangs(scope: dict[str, Any], receive: Any, send: Any) -> None:
     say("startup hangs")
-    await asyncio.Event().wait()
+    await native.event().wait()
 
 
 async def shutdown_failed(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -55,7 +55,7 @@ async def shutdown_hangs(scope: dict[str, Any], receive: Any, send: Any) -> None
         await send({"type": "lifespan.startup.complete"})
         await receive()
         say("shutdown hangs")
-        await asyncio.Event().wait()
+        await native.event().wait()
 
 
 def factory() -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator  # noqa: TC003  # FastAPI reads annotations
 from typing import Annotated, Any
 
+import native
 from fastapi import BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from plain import say
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 from starlette.middleware.base import BaseHTTPMiddleware
+
+native.tolerate_left_generators()
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +85,7 @@ async def ticks(count: int, name: str) -> AsyncIterator[bytes]:
     try:
         for number in range(count):
             yield b"%d\n" % number
-            await asyncio.sleep(0.01 if count > 100 else 0)
+            await native.sleep(0.01 if count > 100 else 0)
     finally:
         say(f"{name} cleaned up")
 
@@ -97,7 +99,7 @@ async def events(count: int) -> AsyncIterator[dict[str, Any]]:
     try:
         for number in range(count):
             yield {"event": "tick", "id": str(number), "data": f"number {number}"}
-            await asyncio.sleep(0.01 if count > 100 else 0)
+            await native.sleep(0.01 if count > 100 else 0)
     finally:
         say("events cleaned up")
 
@@ -111,7 +113,7 @@ async def sse(count: int = 3) -> EventSourceResponse:
 async def disconnect(request: Request) -> str:
     say("waiting for the client to leave")
     while not await request.is_disconnected():
-        await asyncio.sleep(0.01)
+        await native.sleep(0.01)
     say("the client has left")
     return "too late"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator  # noqa: TC003  # Litestar reads annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import native
 from litestar import Litestar, MediaType, Request, get, post
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import State, UploadFile  # noqa: TC002  # read as well
@@ -65,7 +65,7 @@ async def stream() -> Stream:
     async def lines() -> AsyncIterator[str]:
         for number in range(10):
             yield f"{number}\n"
-            await asyncio.sleep(0)
+            await native.sleep(0)
 
     return Stream(lines())
 
@@ -76,7 +76,7 @@ async def endless() -> Stream:
         try:
             while True:
                 yield "tick\n"
-                await asyncio.sleep(0.02)
+                await native.sleep(0.02)
         finally:
             say("stream ended")
 

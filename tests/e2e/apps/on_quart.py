@@ -1,43 +1,42 @@
-"""A Quart application."""
+"""A Quart application; ``on_quart_trio`` has the same of Quart-Trio."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
+import native
 from plain import say
-from quart import Quart, Response, jsonify, request
+from quart import Blueprint, Quart, Response, current_app, jsonify, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-app = Quart(__name__)
-app.config["MAX_CONTENT_LENGTH"] = None
+routes = Blueprint("routes", __name__)
 state: dict[str, str] = {}
 
 
-@app.before_serving
+@routes.before_app_serving
 async def startup() -> None:
     say("startup")
     state["pool"] = "a pool"
 
 
-@app.after_serving
+@routes.after_app_serving
 async def shutdown() -> None:
     say("shutdown")
 
 
-@app.get("/items/<int:number>")
+@routes.get("/items/<int:number>")
 async def item(number: int) -> Any:
     return jsonify(number=number, q=request.args.getlist("q"), pool=state["pool"])
 
 
-@app.post("/json")
+@routes.post("/json")
 async def json() -> Any:
     return jsonify(await request.get_json())
 
 
-@app.post("/upload")
+@routes.post("/upload")
 async def upload() -> Any:
     files = await request.files
     form = await request.form
@@ -45,7 +44,7 @@ async def upload() -> Any:
     return jsonify(title=form["title"], filename=files["file"].filename, size=len(content))
 
 
-@app.post("/count")
+@routes.post("/count")
 async def count() -> str:
     size = 0
     async for piece in request.body:
@@ -53,23 +52,23 @@ async def count() -> str:
     return str(size)
 
 
-@app.get("/stream")
+@routes.get("/stream")
 async def stream() -> Response:
     async def lines() -> AsyncIterator[str]:
         for number in range(10):
             yield f"{number}\n"
-            await asyncio.sleep(0)
+            await native.sleep(0)
 
     return Response(lines(), mimetype="text/plain")
 
 
-@app.get("/endless")
+@routes.get("/endless")
 async def endless() -> Response:
     async def ticks() -> AsyncIterator[str]:
         try:
             while True:
                 yield "tick\n"
-                await asyncio.sleep(0.02)
+                await native.sleep(0.02)
         finally:
             say("stream ended")
 
@@ -78,26 +77,36 @@ async def endless() -> Response:
     return response
 
 
-@app.get("/waiting")
+@routes.get("/waiting")
 async def waiting() -> str:
     say("waiting")
     try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
+        await native.event().wait()
+    except native.cancelled():
         say("view cancelled")
         raise
     return "never"
 
 
-@app.get("/background")
+@routes.get("/background")
 async def background() -> str:
     async def later() -> None:
         say("background task ran")
 
-    app.add_background_task(later)
+    current_app.add_background_task(later)
     return "accepted"
 
 
-@app.get("/fail")
+@routes.get("/fail")
 async def fail() -> str:
     raise RuntimeError("the view has a bug")
+
+
+def make(kind: type[Quart]) -> Quart:
+    app = kind(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = None
+    app.register_blueprint(routes)
+    return app
+
+
+app = make(Quart)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import native
 from plain import say
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -25,6 +25,9 @@ from starlette.routing import Mount, Route
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+native.tolerate_left_generators()
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +80,7 @@ async def form(request: Request) -> Response:
 async def numbers() -> AsyncIterator[str]:
     for number in range(10):
         yield f"{number}\n"
-        await asyncio.sleep(0)
+        await native.sleep(0)
 
 
 async def stream(request: Request) -> Response:
@@ -88,7 +91,7 @@ async def forever() -> AsyncIterator[bytes]:
     try:
         while True:
             yield b"tick\n"
-            await asyncio.sleep(0.02)
+            await native.sleep(0.02)
     finally:
         say("generator cleaned up")
 
@@ -100,14 +103,14 @@ async def endless(request: Request) -> Response:
 async def polled(request: Request) -> Response:
     say("polling")
     while not await request.is_disconnected():
-        await asyncio.sleep(0.01)
+        await native.sleep(0.01)
     say("is_disconnected")
     return PlainTextResponse("too late")
 
 
 async def background(request: Request) -> Response:
     async def later() -> None:
-        await asyncio.sleep(0)
+        await native.sleep(0)
         say("background task ran")
 
     return PlainTextResponse("accepted", 202, background=BackgroundTask(later))

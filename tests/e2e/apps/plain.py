@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 from urllib.parse import parse_qs
+
+import native
 
 
 def say(text: str) -> None:
@@ -40,16 +41,26 @@ async def answer(send: Any, body: bytes, status: int = 200, *headers: tuple[byte
     await send({"type": "http.response.body", "body": body})
 
 
-async def pieces(receive: Any) -> Any:
-    """The request's content, piece by piece; None at the end if the client left before."""
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            yield None
-            return
-        yield event["body"]
-        if not event["more_body"]:
-            return
+class Pieces:
+    """The request's content, piece by piece; None at the end if the client left before.
+
+    Not a generator, which would have to be closed by who does not read it to its end.
+    """
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self._more = True
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._more:
+            raise StopAsyncIteration
+        event = await self._receive()
+        left = event["type"] == "http.disconnect"
+        self._more = not left and event["more_body"]
+        return None if left else event["body"]
 
 
 def number(scope: dict[str, Any], name: str, default: int) -> int:
@@ -67,13 +78,13 @@ async def numbered(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    body = b"".join([piece async for piece in pieces(receive)])
+    body = b"".join([piece async for piece in Pieces(receive)])
     await answer(send, body)
 
 
 async def count(scope: dict[str, Any], receive: Any, send: Any) -> None:
     total = 0
-    async for piece in pieces(receive):
+    async for piece in Pieces(receive):
         if piece is None:
             say(f"left after {total}")
             return
@@ -102,7 +113,7 @@ async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
         for index in range(number(scope, "n", 3)):
             body = b"%d" % (index % 10) * size
             await send({"type": "http.response.body", "body": body, "more_body": True})
-            await asyncio.sleep(0)
+            await native.sleep(0)
         await send({"type": "http.response.body"})
     finally:
         say("stream ended")
@@ -112,14 +123,14 @@ async def endless(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """A tick now and then until the client is gone, as server-sent events do it."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"tick", "more_body": True})
-    disconnected = asyncio.ensure_future(until_disconnect(receive))
-    while not disconnected.done():
-        await asyncio.wait((disconnected,), timeout=0.05)
-        if not disconnected.done():
-            try:
-                await send({"type": "http.response.body", "body": b"tick", "more_body": True})
-            except OSError:  # the client left in the same turn of the loop
-                await disconnected
+    async with native.beside(until_disconnect(receive)) as disconnected:
+        while not disconnected.done():
+            await disconnected.wait(0.05)
+            if not disconnected.done():
+                try:
+                    await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+                except OSError:  # the client left in the same turn of the loop
+                    await disconnected.join()
     say("endless saw http.disconnect")
     await send({"type": "http.response.body", "body": b"bye"})
 
@@ -147,8 +158,8 @@ async def deaf(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"begun", "more_body": True})
     try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
+        await native.event().wait()
+    except native.cancelled():
         say("deaf was cancelled")
         raise
 
@@ -171,7 +182,7 @@ async def oblivious(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Block the whole loop until the fifo of the query is written, then send without a pause."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"x", "more_body": True})
-    await asyncio.sleep(0.01)  # the head leaves
+    await native.sleep(0.01)  # the head leaves
     say("blocking")
     with open(scope["query_string"]) as fifo:
         fifo.read()
@@ -197,12 +208,13 @@ async def release(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await answer(send, b"released")
 
 
-_released: list[asyncio.Event] = []
+_released: list[Any] = []
 
 
-def released() -> asyncio.Event:
+def released() -> Any:
+    """The event that /release sets."""
     if not _released:
-        _released.append(asyncio.Event())
+        _released.append(native.event())
     return _released[0]
 
 

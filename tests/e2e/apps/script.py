@@ -19,7 +19,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, on_signal)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     target = "plain:app" if "--by-name" in sys.argv else app
-    code = omnicorn.run(target, port=0)
+    code = omnicorn.run(target, port=0, loop=sys.argv[1])
     after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     say(f"returned {code}")
     say("handlers are as before" if after == before else f"handlers changed: {after}")

@@ -6,13 +6,13 @@ test can tell its own socket from those of others on the same server.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections import defaultdict
 from typing import Any
 from urllib.parse import parse_qs
 
+import native
 import plain
 from plain import number, say
 
@@ -66,10 +66,10 @@ async def release(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await plain.answer(send, b"released")
 
 
-_events: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+_events: defaultdict[str, Any] = defaultdict(native.event)
 
 
-def _released(scope: dict[str, Any]) -> asyncio.Event:
+def _released(scope: dict[str, Any]) -> Any:
     return _events[text(scope, "tag")]
 
 
@@ -192,20 +192,23 @@ async def send_and_block(scope: dict[str, Any], receive: Any, send: Any) -> None
     """Send more than is buffered, and block the whole loop until ``fifo`` is written."""
     await send({"type": "websocket.accept"})
 
+    begun = native.event()
+
     async def send_both() -> None:
         await send({"type": "websocket.send", "text": "first"})
+        begun.set()
         await send({"type": "websocket.send", "bytes": bytes(66_000)})
 
-    sending = asyncio.ensure_future(send_both())
-    await asyncio.sleep(0)
-    with open(text(scope, "fifo")) as fifo:
-        fifo.read()
-    try:
-        await sending
-    except OSError as error:
-        tell(scope, f"send raised {type(error).__name__}")
-    else:
-        tell(scope, "send returned")
+    async with native.beside(send_both()) as sending:
+        await begun.wait()  # the second one is then under way
+        with open(text(scope, "fifo")) as fifo:
+            fifo.read()
+        try:
+            await sending.join()
+        except OSError as error:
+            tell(scope, f"send raised {type(error).__name__}")
+        else:
+            tell(scope, "send returned")
     await until_disconnect(scope, receive)
 
 
@@ -243,8 +246,8 @@ async def deaf(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     tell(scope, "deaf")
     try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
+        await native.event().wait()
+    except native.cancelled():
         tell(scope, "cancelled")
         raise
 
@@ -256,13 +259,13 @@ async def flood(scope: dict[str, Any], receive: Any, send: Any) -> None:
     try:
         for index in range(number(scope, "n", 1 << 30)):
             message = {"type": "websocket.send", "bytes": b"%d" % (index % 10) * size}
-            sending = asyncio.ensure_future(send(message))
-            await asyncio.sleep(0)
-            if not sending.done():
-                await asyncio.wait((sending,), timeout=0.3)
-            if not sending.done():
-                tell(scope, f"send waits after {index * size}")
-            await sending
+            async with native.beside(send(message)) as sending:
+                await native.sleep(0)
+                if not sending.done():
+                    await sending.wait(0.3)
+                if not sending.done():
+                    tell(scope, f"send waits after {index * size}")
+                await sending.join()
     finally:
         tell(scope, "flood ended")
 
