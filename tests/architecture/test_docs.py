@@ -24,7 +24,7 @@ import pytest
 from omnicorn.config import load
 from omnicorn.config.options import OPTIONS, Option
 from omnicorn.observability.access_log import ATOMS, PRESETS, compile_format
-from omnicorn.runtime import run
+from omnicorn.runtime import cli, run
 from omnicorn.runtime.cli import COMMANDS, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,7 +233,8 @@ def test_command_lines_are_understood(page: str, line: str, tmp_path: Path) -> N
 
 def test_exit_codes_are_those_of_the_process() -> None:
     told = {row[0] for row in rows("docs/operations.md", "## Exit codes")} - {"code"}
-    assert told == {str(code) for code in (run.EXIT_OK, run.EXIT_USAGE, run.EXIT_APP)}
+    codes = (run.EXIT_OK, run.EXIT_FORCED, run.EXIT_USAGE, run.EXIT_APP, cli.EXIT_INTERRUPTED)
+    assert told == {str(code) for code in codes}
 
 
 def test_access_log_formats_are_those_that_exist() -> None:
@@ -276,6 +277,30 @@ def test_extensions_are_those_that_are_offered() -> None:
 
     told = [code(row[0])[0] for row in rows("docs/asgi.md", "## Extensions")[1:]]
     assert sorted(told) == sorted(EXTENSIONS)
+
+
+def test_what_a_proxy_header_says_is_documented() -> None:
+    from omnicorn.connections.behind import EXTENSION, behind
+    from omnicorn.protocols.proxy import ProxyHeader, ProxyTLS, TLVs
+
+    assert EXTENSION in [
+        name
+        for row in rows("docs/asgi.md", "## Extensions of some connections")
+        for name in code(row[0])
+    ]
+    tls = ProxyTLS(None, None, None, None, True, 0, None, None)
+    told = behind(ProxyHeader(2, None, None, TLVs(tls=tls)))
+    assert told is not None
+    extension = told.extensions[EXTENSION]
+    [outer, inner] = [
+        [name for row in table for name in code(row[0])]
+        for table in (
+            rows("docs/asgi.md", "### omnicorn.proxy")[1:8],
+            rows("docs/asgi.md", "### omnicorn.proxy")[9:],
+        )
+    ]
+    assert outer == [*extension]
+    assert inner == [*extension["tls"]]
 
 
 # ------------------------------------------------------------------------------ programs

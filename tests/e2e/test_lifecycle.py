@@ -362,3 +362,18 @@ def test_an_application_that_goes_on_without_its_client_still_counts_as_in_progr
     assert server.stop() == 0
     assert len(server.matching("1 requests are cancelled")) == 1
     assert "shutdown" in server.lines
+
+
+@pytest.mark.slow  # the application gets 5 s to heed its cancellation, the loop 5 s to end
+def test_an_application_that_ignores_its_cancellation_does_not_keep_the_process(
+    serve: Serve,
+) -> None:
+    server = serve("plain:app", "--timeout-graceful-shutdown", "0.2", errors=True)
+    server.expected_code = 1
+    with server.connect() as wire:
+        wire.send(b"GET /stubborn HTTP/1.1\r\nhost: e2e\r\n\r\n")
+        server.wait_for("deaf to its cancellation")
+        server.kill()
+        server.wait_for("1 applications ignore their cancellation", seconds=20)
+        server.wait_for("ended by force", seconds=20)
+        assert server.process.wait(20) == 1

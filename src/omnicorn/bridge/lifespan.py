@@ -86,6 +86,13 @@ class Lifespan:
         if self._error is not None:
             logger.debug("The application does not support lifespan: %r", self._error)
 
+    async def settled(self) -> None:
+        """Wait until the application has answered whether it starts, or has ended."""
+        while self.is_starting:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
     async def shutdown(self) -> None:
         """Tell the application to stop, and wait until it has.
 

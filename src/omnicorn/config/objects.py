@@ -72,6 +72,8 @@ def _pick(attributes: Iterable[tuple[str, object]], label: str) -> dict[str, obj
     for name, value in attributes:
         if name.startswith("_") or isinstance(value, (ModuleType, _Feature)):
             continue
+        if callable(value) and name == "app":
+            continue  # a program's application is no option; where to import it from is
         if name in OPTIONS or name in NAMES:
             found[name] = value
         elif name.lower() in OPTIONS or name.lower() in NAMES:

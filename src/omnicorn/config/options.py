@@ -776,7 +776,14 @@ class Config(_Checked):
         Raises:
             ConfigError: A name or a value is wrong.
         """
-        return cls._of({**(mapping or {}), **options}, "mapping")
+        try:
+            values: dict[Any, Any] = {**(mapping or {}), **options}
+        except TypeError:
+            raise ConfigError(f"expected a mapping of options, not {mapping!r:.80}") from None
+        for name in values:
+            if not isinstance(name, str):
+                raise ConfigError(f"the names of options are strings, not {name!r:.80}")
+        return cls._of(values, "mapping")
 
     @classmethod
     def from_object(cls, instance: object) -> Config:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 EXIT_APP = 3
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, as a shell counts it: 128 + SIGINT."""
 
 #: What is not a value of the configuration: flags, metavar, help.
 COMMANDS = (
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_config(loaded.config)
     except ConfigError as error:
         return _complain(error, EXIT_APP if error.option == "app" else EXIT_USAGE)
+    except KeyboardInterrupt:  # before the server listened to signals, or behind its back
+        return EXIT_INTERRUPTED
 
 
 def _print(text: str) -> int:

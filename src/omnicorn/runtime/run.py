@@ -4,21 +4,27 @@
 exit code    meaning
 ===========  =======================================================
 0            served and stopped in order
+1            an application ignored its cancellation, and the process was ended by force
 2            the configuration is wrong, or an address is not to be had
 3            the application did not load, or its lifespan failed
+130          Ctrl-C before it served
 ===========  =======================================================
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.config import Config
 from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.runtime.loader import load
-from omnicorn.runtime.serving import serve
+from omnicorn.runtime.server import Server
+from omnicorn.runtime.serving import serve_until_told
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,8 +33,12 @@ if TYPE_CHECKING:
     from omnicorn.runtime.interfaces import AnyApplication
 
 EXIT_OK = 0
+EXIT_FORCED = 1
 EXIT_USAGE = 2
 EXIT_APP = 3
+
+LAST_PATIENCE = 5.0
+"""Seconds the event loop gets to end by itself when an application ignored its cancellation."""
 
 logger = logging.getLogger("omnicorn")
 
@@ -60,8 +70,10 @@ def run_config(config: Config, app: AnyApplication | None = None) -> int:
     configure(config.log_level, config.log_config, config.use_colors)
     target = load(app, config)
     runner = loop_runner(config.loop)
+    server = Server(target, config.replace(factory=False))
+    server.on_stubborn = _end_by_force
     try:
-        runner(partial(serve, target, config.replace(factory=False), signals=True))
+        runner(partial(serve_until_told, server, signals=True))
     except LifespanFailed as exc:
         logger.error("The application did not start: %s", exc, exc_info=exc.__cause__)
         return EXIT_APP
@@ -113,3 +125,18 @@ def _run_asyncio(
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
+
+
+def _end_by_force() -> None:
+    """An application may never end, and the loop waits for it: bound that, in our own process."""
+    import threading
+
+    threading.Thread(target=_wait_and_end, name="omnicorn-end", daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    time.sleep(LAST_PATIENCE)
+    logger.critical("The process is ended by force: applications go on that were cancelled")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(EXIT_FORCED)

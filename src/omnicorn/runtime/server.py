@@ -35,7 +35,7 @@ from omnicorn.transports.sockets import Listeners, adopt, bind, local_address
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import TextIO
 
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("omnicorn")
 
+_ACCEPTING = 3
+"""Turns of asyncio's loop between a connection's acceptance and its `connection_made`."""
 _LAST_WORD = 0.05
 """Seconds applications get at least between the disconnect and their cancellation."""
 _CANCEL_GRACE = 5.0
@@ -71,9 +73,12 @@ class Server:
 
     Attributes:
         urls: Where it listens, with real port numbers: ``http://127.0.0.1:8000``,
-            ``https://...`` with TLS; ``unix:/run/app.sock``.
+            ``https://...`` with TLS; ``unix:/run/app.sock``; what is not HTTP stands in front,
+            as in ``scgi:unix:/run/app.sock``.
         redirects: Where it answers 308 alone, in the same form.
         config: Its copy.
+        on_stubborn: Called when an application has ignored its cancellation: it may never end,
+            and the event loop not before it.
 
     Resource handling: `start` acquires listening sockets and the application's lifespan
     or, when it raises, nothing; `stop` releases both. As an async context manager it does
@@ -113,6 +118,7 @@ class Server:
         self._stopped = Event()
         self._access_log: AccessLog | AccessLogger | None = None
         self._log_file: TextIO | None = None
+        self.on_stubborn: Callable[[], object] | None = None
 
     async def __aenter__(self) -> Server:
         if self._hosting is not None or self._host is not None:
@@ -184,8 +190,10 @@ class Server:
             asked = self._stopping
             self._stopping = True
             self.urls, self.redirects = [], []
-            await self._see_through(self._release())
-            self._stopped.set()
+            try:
+                await self._see_through(self._release())
+            finally:  # on trio, the caller's cancellation goes on from there
+                self._stopped.set()
             if asked and isinstance(exc, LifespanFailed):
                 raise Stopped from None
             raise
@@ -221,7 +229,6 @@ class Server:
             if late:
                 raise LifespanFailed("cancelled")
         except BaseException as exc:
-            self._lifespan = None
             lifespan.cancel()
             if late and isinstance(exc, LifespanFailed):
                 message = f"the application's startup took longer than {limit:g} s"
@@ -386,7 +393,8 @@ class Server:
             self._close_listeners()
             if self._handshakes is not None:
                 self._handshakes.close()
-                await self._wait(0, Event())  # for those it cuts
+            for _ in range(_ACCEPTING):
+                await self._wait(0, Event())
             await self._drain()
         finally:
             try:
@@ -408,8 +416,9 @@ class Server:
         if await self._wait(_LAST_WORD, idle) or await self._wait(grace / 2, idle, self._hurry):
             return
         logger.warning(
-            "%d requests are cancelled: %s",
+            "%d requests are cancelled and %d connections cut: %s",
             sum(service.active for service in services),
+            self.connections,
             "somebody is in a hurry"
             if self._hurry.is_set
             else f"{grace:g} s of graceful shutdown are over",
@@ -417,10 +426,8 @@ class Server:
         for service in services:
             service.cancel()
         if not await self._wait(_CANCEL_GRACE, idle):
-            logger.error(
-                "%d applications ignore their cancellation",
-                sum(service.active for service in services),
-            )
+            stubborn = sum(service.active for service in services)
+            self._complain(f"{stubborn} applications ignore their cancellation")
 
     async def _release(self) -> None:
         """Give back what `start` acquired; once more does nothing."""
@@ -440,6 +447,11 @@ class Server:
         for listeners in self._listeners:
             listeners.close()
 
+    def _complain(self, reason: str) -> None:
+        logger.error("%s", reason)
+        if self.on_stubborn is not None:
+            self.on_stubborn()
+
     async def _shut_down_application(self) -> None:
         lifespan, self._lifespan = self._lifespan, None
         host = self._host
@@ -449,6 +461,7 @@ class Server:
 
         async def shut_down() -> None:
             try:
+                await lifespan.settled()  # a start that was given up may still clean up
                 await lifespan.shutdown()
             except LifespanFailed as exc:
                 logger.error("The application's shutdown failed: %s", exc)
@@ -465,7 +478,7 @@ class Server:
             logger.warning("The application's shutdown is cancelled")
             lifespan.cancel()
             if not await self._wait(_CANCEL_GRACE, over):
-                logger.error("The application ignores the cancellation of its shutdown")
+                self._complain("The application ignores the cancellation of its lifespan")
                 task.cancel()
 
     # ------------------------------------------------------------------ waiting

@@ -62,6 +62,16 @@ async def serve(
         LifespanFailed: The application refused to start.
     """
     server = Server(app, config, mode=mode)
+    await serve_until_told(server, shutdown_trigger, signals, task_status)
+
+
+async def serve_until_told(
+    server: Server,
+    shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
+    signals: bool = False,
+    task_status: TaskStatus | None = None,
+) -> None:
+    """The same with a `Server` that is there, and not started."""
     async with hosting() as host:
         told = host.create_future()
         errors: list[Exception] = []

@@ -228,6 +228,16 @@ async def fail_late(scope: dict[str, Any], receive: Any, send: Any) -> None:
     raise RuntimeError("the application has a late bug")
 
 
+async def stubborn(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Goes on whatever it is told."""
+    say("deaf to its cancellation")
+    while True:
+        try:
+            await native.sleep(3600)
+        except native.cancelled():
+            pass
+
+
 ROUTES = {
     "/": hello,
     "/numbered": numbered,
@@ -239,6 +249,7 @@ ROUTES = {
     "/endless": endless,
     "/watch": watch,
     "/deaf": deaf,
+    "/stubborn": stubborn,
     "/flood": flood,
     "/oblivious": oblivious,
     "/hold": hold,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+import omnicorn.runtime.run as run_module
+import omnicorn.runtime.server as server_module
 from omnicorn.config import Config
 from omnicorn.errors import ConfigError
 from omnicorn.runtime.run import (
@@ -89,6 +91,15 @@ def strays() -> Iterator[list[int]]:
     yield reached
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes this process would have been ended with."""
+    codes: list[int] = []
+    monkeypatch.setattr(run_module, "LAST_PATIENCE", 0.0)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +285,23 @@ def test_a_runner_runs_to_the_end_in_a_loop_that_it_closes(name: str) -> None:
     loop_runner(name)(main)
 
     assert [loop.is_closed() for loop in loops] == [True]
+
+
+def test_a_process_whose_application_ignores_its_cancellation_is_ended_by_force(
+    ends: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(server_module, "_CANCEL_GRACE", 0.02)
+
+    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        kill()
+        while not ends:  # until the process would be no more
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+    run(deaf, port=0, loop="asyncio", access_log=False, timeout_shutdown=0.02)
+    assert ends == [1]
+    assert "ended by force" in capsys.readouterr().err

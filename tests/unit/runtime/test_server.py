@@ -670,12 +670,15 @@ def test_an_application_that_ignores_its_cancellation_does_not_hold_the_stop_for
     async def main(stage: Stage) -> None:
         app = App()
         server = Server(app, quiet(timeout_graceful_shutdown=0.02))
+        told: list[bool] = []
+        server.on_stubborn = lambda: told.append(True)
         await stage.start(server)
         async with client_of(server.urls[0]) as client:
             await client.ask("/deaf")
             await app.began.wait()
             await server.stop()
             assert app.events == ["lifespan.startup", "deaf", "lifespan.shutdown"]
+            assert told == [True]
             app.release.set()
             await turns()
 
@@ -1609,13 +1612,43 @@ def test_a_shutdown_that_ignores_its_cancellation_does_not_hold_the_stop_for_eve
     async def main(stage: Stage) -> None:
         app = Deaf("shutdown")
         server = Server(app, quiet(timeout_shutdown=0.02))
+        told: list[bool] = []
+        server.on_stubborn = lambda: told.append(True)
         await stage.start(server)
         await server.stop()
+        assert told == [True]
         app.release.set()
         await turns()
 
     play(main)
-    assert "The application ignores the cancellation of its shutdown" in caplog.messages
+    assert "The application ignores the cancellation of its lifespan" in caplog.messages
+
+
+def test_a_start_that_swallows_its_cancellation_and_completes_is_shut_down(play: Play) -> None:
+    async def main(stage: Stage) -> None:
+        events: list[str] = []
+        began = anyio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            events.append((await receive())["type"])
+            began.set()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                events.append("swallowed")
+            with anyio.CancelScope(shield=True):
+                await send({"type": "lifespan.startup.complete"})
+                events.append((await receive())["type"])
+                await send({"type": "lifespan.shutdown.complete"})
+
+        starting = stage.begin(stage.start, Server(app, quiet()))
+        await began.wait()
+        starting.cancel()
+        await starting._over.wait()
+        assert starting.was_cancelled
+        assert events == ["lifespan.startup", "swallowed", "lifespan.shutdown"]
+
+    play(main)
 
 
 # ------------------------------------------------------------------- several kinds of addresses
@@ -1687,7 +1720,7 @@ def test_fronts_speak_their_own_protocols_beside_https(
         config = quiet(bind=binds, redirect_http=0, **certificate)
         async with Server(stateless, config) as server:
             named = {url.partition("://")[0] for url in server.urls}
-            assert named == {"scgi", "https", "fastcgi", f"unix:{path}"}
+            assert named == {"scgi", "https", "fastcgi", f"uwsgi:unix:{path}"}
             by_scheme = {url.partition("://")[0]: url for url in server.urls}
             for url, request in (
                 (by_scheme["scgi"], scgi_request(REMOTE_ADDR="192.0.2.7")),
