@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import fastcgi_front as front
-from tests.fastcgi_front import ABORT, request
+from tests.fastcgi_front import ABORT, GET_VALUES, begin, record, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +100,55 @@ def test_requests_share_a_connection(serve: Serve, loop_name: str) -> None:
 
     assert aborted.app_status == 1
     assert server.stop() == 0
+
+
+@contextlib.contextmanager
+def flooding(port: int, data: bytes) -> Iterator[None]:
+    """Send *data* without a pause on a connection of its own, and drop what comes."""
+    over = threading.Event()
+    busy = threading.Event()
+
+    def run(sock: socket.socket) -> None:
+        sent = 0
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                sent += sock.send(data[sent % len(data) :])
+            with contextlib.suppress(BlockingIOError):
+                while sock.recv(1 << 20):
+                    busy.set()
+
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        sock.setblocking(False)
+        sender = threading.Thread(target=run, args=(sock,))
+        sender.start()
+        try:
+            assert busy.wait(20)
+            yield
+        finally:
+            over.set()
+            sender.join()
+
+
+@pytest.mark.parametrize(
+    "one",
+    [begin() + record(ABORT), record(GET_VALUES, 0), record(99, 0)],
+    ids=["aborted", "values", "unknown"],
+)
+def test_a_flood_of_records_does_not_keep_others_waiting(
+    serve: Serve, loop_name: str, one: bytes
+) -> None:
+    server = serve("plain:app", "--bind", "fastcgi:127.0.0.1:0", loop=loop_name)
+    port = int(server.addresses[0].rpartition(":")[2])
+    waited = []
+    with flooding(port, one * (65536 // len(one))):
+        for _ in range(10):
+            with socket.create_connection(("127.0.0.1", port), 10) as sock:
+                begun = time.monotonic()
+                sock.sendall(request("/", keep=False))
+                assert front.answer(read(sock, 1)).body == b"hello"
+                waited.append(time.monotonic() - begun)
+
+    assert sorted(waited)[5] < 0.25, waited
 
 
 def test_a_failure_is_told_to_the_front_and_to_the_log(serve: Serve) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import socket
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -14,13 +17,13 @@ from tests.certificates import Authority
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Serve = Any
     HAProxy = Callable[..., "Front"]
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 AUTHORITY = Authority()
+DOCUMENT = Path(__file__).parents[2] / "docs/guide/behind-a-proxy.md"
 
 DEFAULTS = """
 global
@@ -168,6 +171,59 @@ def test_a_websocket_goes_through(serve: Serve, haproxy: HAProxy) -> None:
         client.send("hello")
 
         assert client.recv(10) == "hello"
+
+
+def documented(front: str, **replaced: str) -> str:
+    """The configuration that the document gives, but for its addresses."""
+    found = re.search(rf"```\w+\n# {front}, PROXY\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert found is not None
+    text = found[1]
+    for old, new in replaced.items():
+        text, count = re.subn(rf"\b{old} .*:?\d+\b", f"{old} {new}", text)
+        assert count == 1, old
+    return text
+
+
+def test_haproxy_as_the_document_has_it(serve: Serve, curl: Run, tmp_path: Path) -> None:
+    program = shutil.which("haproxy")
+    if program is None:
+        pytest.skip("haproxy is not installed (Debian: apt-get install haproxy)")
+    server = serve("plain:app", "--proxy-protocol", "--proxy-allow-from", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        text = documented("HAProxy", bind=f"fd@{fd}")
+        assert "127.0.0.1:8000 send" in text
+        text = text.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(f"{DEFAULTS.replace('unique-id-format', '# ')}\n{text}")
+        process = serve.run([program, "-db", "-f", str(config)], pass_fds=[fd], cwd=tmp_path)
+        process.expected_code = None
+        scope, mine = addressed(curl, f"http://127.0.0.1:{listener.getsockname()[1]}/scope")
+
+    assert tuple(scope["client"]) == mine
+
+
+def test_nginx_as_the_document_has_it(serve: Serve, curl: Run, tmp_path: Path) -> None:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    if program is None or not module.exists():
+        pytest.skip("nginx's stream is not installed (Debian: apt-get install libnginx-mod-stream)")
+    server = serve("plain:app", "--proxy-protocol", "--proxy-allow-from", "127.0.0.1")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    config = tmp_path / "nginx.conf"
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    block = documented("nginx", listen=f"127.0.0.1:{port}", proxy_pass=f"127.0.0.1:{server.port}")
+    config.write_text(
+        f"load_module {module};\n{user}daemon off;\npid {tmp_path}/pid;\nerror_log stderr;\n"
+        f"events {{}}\n{block}"
+    )
+    process = serve.run([program, "-e", "stderr", "-c", str(config)], cwd=tmp_path)
+    process.expected_code = None
+    scope, mine = addressed(curl, f"http://127.0.0.1:{port}/scope")
+
+    assert tuple(scope["client"]) == mine
 
 
 @pytest.mark.parametrize("sends", ["send-proxy", "send-proxy-v2"])

@@ -1,7 +1,8 @@
 """The command ``omnicorn-scgi``: aioscgi's flags, and omnicorn behind them.
 
 What this file alone decides: what those flags mean here, and the two things that aioscgi does
-for systemd: it takes sockets that are passed (LISTEN_FDS), and says when it serves (READY=1).
+for systemd: it takes sockets that are passed (LISTEN_FDS), and says when it serves (READY=1) and
+when it begins to stop (STOPPING=1).
 
 ==========================  =================================
 ``--tcp HOST:PORT``         ``--bind scgi:HOST:PORT``
@@ -20,6 +21,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from functools import partial
@@ -33,7 +35,7 @@ from omnicorn.runtime.run import EXIT_APP, EXIT_OK, EXIT_USAGE, loop_runner
 from omnicorn.runtime.serving import serve
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Callable, MutableMapping, Sequence
 
     from omnicorn.config import Config
 
@@ -154,7 +156,7 @@ def passed_descriptors(environ: MutableMapping[str, str]) -> range:
 
 
 class Readiness:
-    """Tells systemd that we serve (sd_notify(3)).
+    """Tells systemd that we serve, and that we stop (sd_notify(3)).
 
     Args:
         environ: Where NOTIFY_SOCKET is; without it nobody is told.
@@ -162,14 +164,28 @@ class Readiness:
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self._path = environ.pop("NOTIFY_SOCKET", "")
+        self._stopping = False
 
     def started(self, urls: list[str]) -> None:
-        """Send READY=1."""
+        """Send READY=1; from here on, the signals that stop `serve` send STOPPING=1, too."""
         if not self._path:
             return
+        self._tell(f"READY=1\nSTATUS=Serving on {', '.join(urls)}")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):  # `serve`'s, which puts back what was there before
+                signal.signal(number, partial(self._stop, handler))
+
+    def _stop(self, handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._tell("STOPPING=1\nSTATUS=Finishing what is in progress")
+        handler(number, frame)
+
+    def _tell(self, text: str) -> None:
         address = "\0" + self._path[1:] if self._path[0] == "@" else self._path
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.sendto(f"READY=1\nSTATUS=Serving on {', '.join(urls)}".encode(), address)
+                sock.sendto(text.encode(), address)
         except OSError as error:
             logger.warning("NOTIFY_SOCKET %s cannot be told: %s", self._path, error)

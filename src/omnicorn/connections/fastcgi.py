@@ -10,7 +10,10 @@ decided here. Rules:
 4. What an application has died of goes to the front's error log in a line (STDERR), and to ours
    in full.
 5. An application whose request was aborted counts against the connection's until it returns.
-6. When the server drains, requests in progress are finished, and kept connections closed. A
+6. A front that sends many records at once waits while others have their turn: what the engine
+   leaves of them is read in the loop's next iteration, and no more bytes before.
+7. A kept connection is idle since the end of its last request, whatever else comes on it.
+8. When the server drains, requests in progress are finished, and kept connections closed. A
    front opens a connection when it has a request: one that is silent gets a moment for it.
 """
 
@@ -20,7 +23,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.connections.bytestream import LINGER, WRITE
-from omnicorn.connections.gateway import DRAIN_TIME, EXTENSIONS, LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.gateway import DRAIN_TIME, EXTENSIONS
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import ConfigError, LocalProtocolError
 from omnicorn.protocols.cgi import EnvironmentParser, ResponseEncoder
@@ -107,7 +110,7 @@ class _Parts:
 class FastCGIConnection(HTTPConnection):
     """A front's connection; `ConnectionPort` to the transport, `FastCGIOwner` to the engine."""
 
-    __slots__ = ("_cycles", "_idle_since", "_lingered", "_parts", "_patience")
+    __slots__ = ("_cycles", "_idle_since", "_parts", "_patience")
 
     engine: FastCGIEngine[FastCGIConnection]
 
@@ -131,7 +134,6 @@ class FastCGIConnection(HTTPConnection):
         self._patience = min(timeouts.head, timeouts.body, timeouts.keep_alive)
         self._cycles: dict[Any, FastCGIStream] = {}
         self._idle_since = 0.0
-        self._lingered = 0
 
     # ------------------------------------------------------------------ from the transport
 
@@ -152,25 +154,47 @@ class FastCGIConnection(HTTPConnection):
     def data_received(self, data: bytes) -> None:
         engine = self.engine
         if self._timing >= LINGER:
-            self._lingered += len(data)
-            if self._lingered > LINGER_BYTES:
-                self._cut()
+            self._drop(len(data))
             return
         now = self._service.now()
         if self._timing == _SILENCE:
             self._timing = _ALIVE
-        if not engine.streams and not engine.is_midway:
-            self._idle_since = now  # since a record begins, it has the time of a head
         engine.receive(data, now)
         if engine.closing:
             self._end()
             return
-        if engine.blocked and engine.pending + self._waiting_bytes() > DEAF:
+        if engine.behind or self._is_deaf():
             transport = self._transport
             if transport is not None:
                 transport.pause_reading()
+                if engine.behind:
+                    self._service.loop.call_soon(self._catch_up)
         if self._timing == _ALIVE:
             self._hasten(now + self._patience)
+
+    def _catch_up(self) -> None:
+        """Others have had their turn: read on in what was received."""
+        if self._transport is not None and self._timing < LINGER:
+            self.data_received(b"")
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Let the transport read, unless there is something against it."""
+        engine = self.engine
+        transport = self._transport
+        if (
+            transport is not None
+            and self._timing < LINGER
+            and engine.reading
+            and not engine.behind
+            and not self._is_deaf()
+        ):
+            transport.resume_reading()
+
+    def _is_deaf(self) -> bool:
+        """The front does not read, and has asked for too much."""
+        engine = self.engine
+        return engine.blocked and engine.pending + self._waiting_bytes() > DEAF
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
@@ -192,9 +216,7 @@ class FastCGIConnection(HTTPConnection):
         if self._timing == WRITE:
             self._timing = _ALIVE
             self._hasten(self._service.now() + self._patience)
-        transport = self._transport
-        if transport is not None and self._timing < LINGER and engine.reading:
-            transport.resume_reading()
+        self._read_on()
         for cycle in tuple(self._cycles):
             cycle.on_writable()
 
@@ -241,11 +263,9 @@ class FastCGIConnection(HTTPConnection):
 
     def on_readable(self, wanted: bool) -> None:
         transport = self._transport
-        if transport is None or self._timing >= LINGER:
-            return
         if wanted:
-            transport.resume_reading()
-        else:
+            self._read_on()
+        elif transport is not None and self._timing < LINGER:
             transport.pause_reading()
 
     def on_complete(self, stream: FastCGIStream) -> None:
@@ -324,14 +344,15 @@ class FastCGIConnection(HTTPConnection):
             nearest = self.deadline
             if nearest <= now:
                 engine.stop()
-        elif engine.is_midway:
-            nearest = self._idle_since + timeouts.head
-            if nearest <= now:
-                self._log("cut: a record did not arrive in time")
-                engine.stop()
         else:
             nearest = self._idle_since + timeouts.keep_alive
-            if nearest <= now:
+            if engine.is_midway:  # a record has the time of a head, if it does not begin too late
+                begun = max(engine.record_since, self._idle_since)
+                nearest = min(begun, nearest) + timeouts.head
+                if nearest <= now:
+                    self._log("cut: a record did not arrive in time")
+                    engine.stop()
+            elif nearest <= now:
                 engine.refuse_more()
         if engine.closing:
             self._end()
@@ -360,15 +381,7 @@ class FastCGIConnection(HTTPConnection):
         if not lingers:
             self._close_transport()
             return
-        # Closing with bytes unread would take our last word away.
-        self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
-        self._expect(LINGER, LINGER_TIME)
-        try:
-            transport.write_eof()
-        except OSError:  # the peer has gone, and the loop does not know it yet
-            self._cut()
-            return
-        transport.resume_reading()
+        self._linger(engine.owed)
 
     def _log(self, what: str, client: Address | None = None) -> None:
         """Tell the operator; a bounded number of times.

@@ -20,9 +20,9 @@ Rules:
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from omnicorn.connections.behind import behind
 from omnicorn.errors import RemoteProtocolError
 from omnicorn.protocols.proxy import read_header
 from omnicorn.transports.sockets import peer_address, peer_name
@@ -30,14 +30,10 @@ from omnicorn.transports.sockets import peer_address, peer_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from omnicorn.asgi.extensions import TLSExtension
     from omnicorn.connections.service import Service
     from omnicorn.ports import ConnectionPort, Transport
-    from omnicorn.protocols.proxy import ProxyHeader, ProxyTLS
+    from omnicorn.protocols.proxy import ProxyHeader
     from omnicorn.security.trust import TrustedPeers
-
-EXTENSION = "omnicorn.proxy"
-"""In ``scope["extensions"]``, where a header of version 2 carried more than addresses."""
 
 
 def proxied(
@@ -51,18 +47,6 @@ def proxied(
         trusted: Who may send one; everybody else is cut.
     """
     return lambda: ProxyPrelude(service, connect, trusted)
-
-
-class Behind(NamedTuple):
-    """What TLVs mean to requests: ``transport.get_extra_info("proxy")``.
-
-    Attributes:
-        scheme: ``"https"`` where the proxy has terminated TLS, else None.
-        extensions: For scopes.
-    """
-
-    scheme: str | None
-    extensions: dict[str, dict[str, Any]]
 
 
 class ProxiedTransport:
@@ -166,9 +150,9 @@ class ProxyPrelude:
         known: dict[str, Any] = {}
         if header.source is not None:
             known = {"peername": header.source, "sockname": header.destination}
-        behind = _behind(header)
-        if behind is not None:
-            known["proxy"] = behind
+        told = behind(header)
+        if told is not None:
+            known["proxy"] = told
         connection = self._connect()
         transport.set_protocol(connection)
         connection.connection_made(ProxiedTransport(transport, known) if known else transport)
@@ -209,72 +193,3 @@ class ProxyPrelude:
         self._transport = None
         if transport is not None:
             transport.abort()
-
-
-# ------------------------------------------------------------------------- what scopes are told
-
-_VERSIONS = {
-    "SSLv3": 0x0300,
-    "TLSv1": 0x0301,
-    "TLSv1.1": 0x0302,
-    "TLSv1.2": 0x0303,
-    "TLSv1.3": 0x0304,
-}
-
-
-def _behind(header: ProxyHeader) -> Behind | None:
-    tlvs = header.tlvs
-    if not any(tlvs):
-        return None
-    told: dict[str, Any] = {
-        "version": header.version,
-        "alpn": tlvs.alpn,
-        "authority": tlvs.authority,
-        "unique_id": tlvs.unique_id,
-        "netns": tlvs.netns,
-        "tls": None,
-        "others": tlvs.others,
-    }
-    extensions = {EXTENSION: told}
-    tls = tlvs.tls
-    if tls is None:
-        return Behind(None, extensions)
-    told["tls"] = {**tls._asdict()}
-    extensions["tls"] = dict(_tls_extension(tls))
-    return Behind("https", extensions)
-
-
-def _tls_extension(tls: ProxyTLS) -> TLSExtension:
-    """As much of the ASGI extension as a proxy tells (TLS extension 0.2)."""
-    chain: tuple[str, ...] = ()
-    name = error = None
-    if tls.client_cert is not None:
-        from ssl import DER_cert_to_PEM_cert
-
-        from omnicorn.security.tls import subject
-
-        try:
-            name = subject(tls.client_cert)
-            chain = (DER_cert_to_PEM_cert(tls.client_cert),)
-        except (IndexError, ValueError):
-            pass  # no certificate
-    if tls.has_client_cert and tls.verify:
-        error = f"the proxy could not verify it: error {tls.verify} of OpenSSL"
-    return {
-        "server_cert": None,
-        "client_cert_chain": chain,
-        "client_cert_name": name,
-        "client_cert_error": error,
-        "tls_version": _VERSIONS.get(tls.version or ""),
-        "cipher_suite": _suites().get(tls.cipher or ""),
-    }
-
-
-@cache
-def _suites() -> dict[str, int]:
-    """The number on the wire of each cipher suite that OpenSSL has a name for."""
-    from ssl import PROTOCOL_TLS_SERVER, SSLContext
-
-    context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.set_ciphers("ALL:COMPLEMENTOFALL")
-    return {each["name"]: each["id"] & 0xFFFF for each in context.get_ciphers()}

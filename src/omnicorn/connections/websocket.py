@@ -29,7 +29,7 @@ from omnicorn.protocols.websocket import WebSocketEngine
 from omnicorn.protocols.websocket.deflate import Deflate
 from omnicorn.protocols.websocket.engine import OPEN
 from omnicorn.protocols.websocket.frames import ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART
-from omnicorn.transports.sockets import peer_address, peer_name
+from omnicorn.transports.sockets import peer_name
 
 if TYPE_CHECKING:
     from omnicorn.bridge.websocket import WebSocketCycle
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 CLOSE_TIME = 5.0
 """Seconds a peer has to answer our close frame; also those that an application has to take the
 messages in front of what broke a rule."""
-LINGER_TIME = 2.0
-"""Seconds a peer that broke a rule may go on sending."""
 
 _PING = b"omnicorn"
 
@@ -61,7 +59,7 @@ class WebSocketConnection(ByteStreamConnection):
         offer: What was agreed.
     """
 
-    __slots__ = ()
+    __slots__ = ("_client",)
 
     _cycle: WebSocketCycle | None
     engine: WebSocketEngine[WebSocketConnection]
@@ -72,6 +70,7 @@ class WebSocketConnection(ByteStreamConnection):
         super().__init__(service, _QUIET)
         self._transport = transport
         self._cycle = cycle
+        self._client = cycle.scope.get("client")  # the transport's peer may be a front
         self.engine = WebSocketEngine(
             self,
             cycle,
@@ -226,18 +225,11 @@ class WebSocketConnection(ByteStreamConnection):
         service.refusals(
             service.now(),
             "%s - WebSocket closed with %d: %s",
-            peer_name(peer_address(transport.get_extra_info("peername"))),
+            peer_name(self._client),
             error.code,
             error.reason,
         )
-        self._expect(LINGER, LINGER_TIME)
-        # Bytes that nobody reads would become a reset, and take our close frame away.
-        transport.resume_reading()
-        try:
-            if transport.can_write_eof():
-                transport.write_eof()
-        except OSError:  # the peer has gone, and the loop does not know it yet
-            self._cut()
+        self._linger()
 
     def drain(self) -> None:
         """The server stops (RFC 6455 §7.4.1 and its registry: 1012, service restart)."""

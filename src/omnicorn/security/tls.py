@@ -29,6 +29,7 @@ import os
 import re
 import ssl
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from omnicorn.errors import ConfigError
@@ -48,6 +49,7 @@ __all__ = [
     "names_are_ascii",
     "subject",
     "tls_extension",
+    "told_extension",
 ]
 
 logger = logging.getLogger("omnicorn")
@@ -380,7 +382,13 @@ def names_are_ascii() -> Iterator[None]:
 
 # What an application is told ---------------------------------------------------------------
 
-_NUMBERS: Final = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_NUMBERS: Final = {
+    "SSLv3": 0x0300,
+    "TLSv1": 0x0301,
+    "TLSv1.1": 0x0302,
+    "TLSv1.2": 0x0303,
+    "TLSv1.3": 0x0304,
+}
 _suites: dict[str, int] = {}  # filled from contexts: as many entries as OpenSSL has ciphers
 
 
@@ -405,6 +413,36 @@ def tls_extension(connection: ssl.SSLObject | ssl.SSLSocket) -> TLSExtension:
     }
 
 
+def told_extension(
+    version: str | None, cipher: str | None, client_cert: bytes | None, verify: int
+) -> TLSExtension:
+    """As much of it as a proxy tells of a connection whose TLS it has ended.
+
+    Args:
+        version: As OpenSSL names it.
+        cipher: Likewise.
+        client_cert: In DER; left out if it is none.
+        verify: OpenSSL's error number, where the proxy did not find it good.
+    """
+    chain: tuple[str, ...] = ()
+    name = None
+    if client_cert is not None:
+        try:
+            name = subject(client_cert)
+            chain = (ssl.DER_cert_to_PEM_cert(client_cert),)
+        except (IndexError, ValueError):
+            pass  # nobody has verified what it is
+    error = f"the proxy could not verify it: error {verify} of OpenSSL" if verify else None
+    return {
+        "server_cert": None,
+        "client_cert_chain": chain,
+        "client_cert_name": name,
+        "client_cert_error": error,
+        "tls_version": _NUMBERS.get(version or ""),
+        "cipher_suite": _all_suites().get(cipher or ""),
+    }
+
+
 def _chain(connection: ssl.SSLObject | ssl.SSLSocket, leaf: bytes) -> tuple[str, ...]:
     chain: Sequence[bytes] = ()
     if sys.version_info >= (3, 13):
@@ -418,11 +456,22 @@ def _suite(connection: ssl.SSLObject | ssl.SSLSocket) -> int | None:
         return None
     number = _suites.get(cipher[0])
     if number is None:
-        # OpenSSL's id is the number on the wire with a 3 in front.
-        for known in connection.context.get_ciphers():
-            _suites[known["name"]] = known["id"] & 0xFFFF
+        _suites.update(_numbered(connection.context))
         number = _suites.get(cipher[0])
     return number
+
+
+@cache
+def _all_suites() -> dict[str, int]:
+    """Each that OpenSSL has a name for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:COMPLEMENTOFALL")
+    return _numbered(context)
+
+
+def _numbered(context: ssl.SSLContext) -> dict[str, int]:
+    # OpenSSL's id is the number on the wire with a 3 in front.
+    return {known["name"]: known["id"] & 0xFFFF for known in context.get_ciphers()}
 
 
 # Names of certificates ------------------------------------------------------------------

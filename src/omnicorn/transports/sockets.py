@@ -146,7 +146,7 @@ def bind(
         uds_permissions: Mode of socket files, default 0o666: whoever reaches the directory may
             connect.
         uds_owner: Owner of socket files: "user", "user:group" or ":group", by name or number.
-        scheme: The scheme in the texts of TCP addresses.
+        scheme: What is spoken, for the texts of the addresses.
 
     Raises:
         ConfigError: Naming the bind, the reason and the remedy. Nothing stays open.
@@ -522,13 +522,14 @@ def describe(sock: socket.socket, scheme: str = "http") -> str:
     """Where a socket listens, as people write it.
 
     ``http://127.0.0.1:8000``, ``http://[::1]:8000``, ``unix:/run/app.sock``, ``unix:@name``; any
-    other family, such as vsock, by its descriptor: ``fd://3``.
+    other family, such as vsock, by its descriptor: ``fd://3``. What is not HTTP stands before the
+    last ones, too: ``scgi:unix:/run/app.sock``.
     """
-    address = local_address(sock)
-    if address is None:
-        return f"fd://{sock.fileno()}"
-    host, port = address
-    return f"unix:{host}" if port is None else f"{scheme}://{_endpoint(host, port)}"
+    host, port = local_address(sock) or (None, None)
+    if host is not None and port is not None:
+        return f"{scheme}://{_endpoint(host, port)}"
+    place = f"fd://{sock.fileno()}" if host is None else f"unix:{host}"
+    return place if scheme in ("http", "https") else f"{scheme}:{place}"
 
 
 # --- addresses, as scopes want them ---

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from omnicorn.compat.aioscgi import (
 from omnicorn.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from omnicorn.config import Config
@@ -130,8 +132,21 @@ def test_passed_descriptors_are_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(config("--systemd").bind) == ["scgi:fd://3"]
 
 
+@pytest.fixture
+def caught() -> Iterator[list[int]]:
+    """The signals that a server would have seen, as `serve` listens to them."""
+    found: list[int] = []
+    before = [
+        (number, signal.signal(number, lambda number, _: found.append(number)))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    yield found
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told_that_we_serve(tmp_path: Path, abstract: bool) -> None:
+def test_systemd_is_told_that_we_serve(tmp_path: Path, abstract: bool, caught: list[int]) -> None:
     name = f"@omnicorn-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(10)
@@ -144,7 +159,29 @@ def test_systemd_is_told_that_we_serve(tmp_path: Path, abstract: bool) -> None:
     assert environ == {}
 
 
-def test_nobody_is_told_who_does_not_ask(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_systemd_is_told_once_that_we_stop(
+    tmp_path: Path, caught: list[int], number: signal.Signals
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(10)
+        manager.bind(str(tmp_path / "notify"))
+        Readiness({"NOTIFY_SOCKET": str(tmp_path / "notify")}).started([])
+        assert manager.recv(100).startswith(b"READY=1")
+
+        for _ in range(2):
+            signal.raise_signal(number)
+
+        assert manager.recv(100) == b"STOPPING=1\nSTATUS=Finishing what is in progress"
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+    assert caught == [number, number]
+
+
+def test_nobody_is_told_who_does_not_ask(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, caught: list[int]
+) -> None:
     Readiness({}).started([])
     assert not caplog.records
 

@@ -496,39 +496,6 @@ def test_tls_at_the_proxy_makes_the_scheme_https(behind: Callable[..., Behind]) 
     assert scope["extensions"][EXTENSION]["tls"]["key_alg"] == "EC256"
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [("ECDHE-RSA-AES128-GCM-SHA256", 0xC02F), ("TLS_AES_128_GCM_SHA256", 0x1301), ("?", None)],
-)
-def test_a_cipher_suite_has_the_number_of_its_name(
-    behind: Callable[..., Behind], name: str, number: int | None
-) -> None:
-    world = behind()
-    world.begin(v2(tls_tlv(tlv(0x23, name.encode()))) + GET)
-
-    assert world.scopes[0]["extensions"]["tls"]["cipher_suite"] == number
-
-
-def test_a_client_certificate_is_told_to_the_application(behind: Callable[..., Behind]) -> None:
-    issued = AUTHORITY.issue(common_name="Ada")
-    der = ssl.PEM_cert_to_DER_cert(issued.pem)
-    world = behind()
-    world.begin(v2(tls_tlv(tlv(0x22, b"Ada"), tlv(0x28, der), client=7, verify=18)) + GET)
-    tls = world.scopes[0]["extensions"]["tls"]
-
-    assert list(tls["client_cert_chain"]) == [issued.pem]
-    assert tls["client_cert_name"] == "CN=Ada"
-    assert "18" in tls["client_cert_error"]
-    assert world.scopes[0]["extensions"][EXTENSION]["tls"]["cn"] == "Ada"
-
-
-def test_a_certificate_that_is_none_is_left_out(behind: Callable[..., Behind]) -> None:
-    world = behind()
-    world.begin(v2(tls_tlv(tlv(0x28, b"\x30\x82"), client=3)) + GET)
-
-    assert world.scopes[0]["extensions"]["tls"]["client_cert_chain"] == ()
-
-
 def test_what_else_the_header_says_is_an_extension(behind: Callable[..., Behind]) -> None:
     world = behind()
     world.begin(

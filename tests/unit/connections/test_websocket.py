@@ -34,9 +34,10 @@ from tests.frames import (
 from tests.gateways import scgi_request
 
 from omnicorn.connections.accept import gateway
+from omnicorn.connections.bytestream import LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.service import Timeouts, WebSockets
-from omnicorn.connections.websocket import CLOSE_TIME, LINGER_TIME
+from omnicorn.connections.websocket import CLOSE_TIME
 from omnicorn.errors import ClientDisconnected
 from omnicorn.ports import HIGH_WATER
 from omnicorn.transports.inproc import connect

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from omnicorn.config import Bind
+from omnicorn.config.bind import parse_bind
 from omnicorn.errors import ConfigError
 from omnicorn.transports import sockets
 from omnicorn.transports.sockets import Listeners, bind, describe, local_address, peer_address
@@ -807,3 +808,25 @@ def test_a_socket_without_name_or_peer_has_no_address() -> None:
     sock.close()
     assert local_address(sock) is None
     assert describe(sock) == "fd://-1"
+
+
+@pytest.mark.parametrize("scheme", ["scgi", "uwsgi", "fastcgi"])
+def test_what_is_spoken_if_not_http_stands_before_the_address(tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "app.sock"
+    with listen([unix(path)], scheme=scheme) as listeners:
+        [address] = listeners.addresses
+        assert address == f"{scheme}:unix:{path}"
+        bound = parse_bind(address)
+        assert (bound.scheme, bound.path) == (scheme, str(path))
+    with listen([LOCAL], scheme=scheme) as listeners:
+        assert listeners.addresses[0].startswith(f"{scheme}://127.0.0.1:")
+    sock = socket.socket()
+    sock.close()
+    assert describe(sock, scheme) == f"{scheme}:fd://-1"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_unix_socket_for_http_is_its_path_alone(tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "app.sock"
+    with listen([unix(path)], scheme=scheme) as listeners:
+        assert listeners.addresses == [f"unix:{path}"]

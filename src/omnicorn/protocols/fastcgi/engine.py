@@ -10,10 +10,13 @@ Rules of this file:
 4. There is no flow control but the socket's: past `HIGH_WATER` bytes of content that wait for
    applications, all of the connection waits. So that one application that reads nothing cannot
    hold up the others for ever, it is given up after a while; but only where the front has
-   multiplexed before, else nobody waits.
+   multiplexed before, else nobody waits. Whether somebody does may stand behind the content: after
+   the same while, up to `OUTLOOK` bytes are read to find out.
 5. A response that breaks off ends as `break_off` says.
 6. How a request ends goes into the output when that is taken. Until then there may be something
    to `report`.
+7. Records cost the front next to nothing. At most `TURN` of them are read in one go; the owner
+   comes back for the others (`behind`) when everybody else has had a turn.
 """
 
 from __future__ import annotations
@@ -35,9 +38,12 @@ from omnicorn.protocols.fastcgi.records import (
     KEEP_CONN,
     NO_RECORD,
     OVERLOADED,
+    PARAMS,
     REQUEST_COMPLETE,
     RESPONDER,
     STDERR,
+    STDIN,
+    STDOUT,
     UNKNOWN_ROLE,
     end_request,
     join_params,
@@ -48,14 +54,11 @@ from omnicorn.protocols.fastcgi.records import (
     stream_records,
     unknown_type,
 )
-from omnicorn.protocols.fastcgi.records import PARAMS as PARAMS_RECORD
-from omnicorn.protocols.fastcgi.records import STDIN as STDIN_RECORD
-from omnicorn.protocols.fastcgi.records import STDOUT as STDOUT_RECORD
 from omnicorn.protocols.fastcgi.stream import (
     ENDED,
+    IN_PARAMS,
+    IN_STDIN,
     OVER,
-    PARAMS,
-    STDIN,
     WAITING,
     FastCGIStream,
 )
@@ -67,8 +70,15 @@ if TYPE_CHECKING:
     from omnicorn.protocols.cgi import EnvironmentParser, GatewayHead, ResponseEncoder
 
 _MOST_VALUES = 1024  # bytes of a GET_VALUES: there are three names to ask for
-_STREAMS = (PARAMS_RECORD, STDIN_RECORD)  # their content is taken as it comes...
+_STREAMS = (PARAMS, STDIN)  # their content is taken as it comes...
 _WHOLE = (BEGIN_REQUEST, ABORT_REQUEST, GET_VALUES)  # ...and that of these as a whole
+
+TURN = 512
+"""Records that are read in one go; `UNIT` bytes of names and values count as one."""
+UNIT = 128
+OUTLOOK = 1 << 20
+"""Bytes of content that may wait while it is looked for another request behind them."""
+
 _REFUSAL = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
@@ -106,12 +116,15 @@ class FastCGIEngine(Generic[Owner]):
         orphans: What `FastCGIOwner.on_dropped` was called with and still runs; kept by the owner.
         pending: About how many bytes `take` will give.
         reading: More bytes of the front are wanted.
+        behind: Bytes wait that were received; call `receive` again, with no more, soon.
         blocked: The front reads slowly; set by the connection.
         closing: Nothing more is read; close once the output is written.
         cut: A response has broken off, and only an abnormal end can say so.
         expects_more: The front may still be sending something that nobody will read.
+        owed: About how much of it there may be, if that is known; else 0.
         remote_closed: The front has sent its last byte.
         error: Why the connection was ended.
+        record_since: When the last record began; what *now* was then.
         multiplexed: The front has had several requests here at once.
     """
 
@@ -121,6 +134,7 @@ class FastCGIEngine(Generic[Owner]):
         "_dirty",
         "_kind",
         "_max_requests",
+        "_most",
         "_now",
         "_on_output",
         "_out",
@@ -131,8 +145,11 @@ class FastCGIEngine(Generic[Owner]):
         "_receiving",
         "_refusing",
         "_remaining",
+        "_resumed",
+        "_turn",
         "_unread",
         "_values",
+        "behind",
         "blocked",
         "closing",
         "cut",
@@ -141,8 +158,10 @@ class FastCGIEngine(Generic[Owner]):
         "expects_more",
         "multiplexed",
         "orphans",
+        "owed",
         "pending",
         "reading",
+        "record_since",
         "remote_closed",
         "streams",
     )
@@ -166,24 +185,30 @@ class FastCGIEngine(Generic[Owner]):
         self._buffer = b""  # the beginning of a record
         self._remaining = 0  # content of the present record, still to come, ...
         self._padding = 0  # ...then its padding, ...
-        self._kind = 0  # ...its type, ...
+        self._kind = 0  # ...its type (0: there was none), ...
         self._current: FastCGIStream | None = None  # ...and whose it is
         self._receiving = False
         self._refusing = False
+        self._turn = 0  # what may be read before others have theirs
         self._paused_since = 0.0
+        self._resumed = False  # and nothing can have come since
         self._unread = 0
+        self._most = HIGH_WATER  # bytes of it; `OUTLOOK` while it is looked for others
         self._dirty: list[FastCGIStream] = []  # those with pieces
         self._out: list[bytes] = []
         self.streams: dict[int, FastCGIStream] = {}
         self.orphans: set[Any] = set()
         self.pending = 0
         self.reading = True
+        self.behind = False
         self.blocked = False
         self.closing = False
         self.cut = False
         self.expects_more = False
+        self.owed = 0
         self.remote_closed = False
         self.error: RemoteProtocolError | None = None
+        self.record_since = 0.0
         self.multiplexed = False
 
     # ------------------------------------------------------------------ from the front
@@ -196,19 +221,27 @@ class FastCGIEngine(Generic[Owner]):
             now: In seconds, of any clock.
         """
         self._now = now
+        self.behind = False
         if self.closing:
             return
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        elif not self._remaining and not self._padding:
+            self.record_since = now
         self._receiving = True
+        self._turn = TURN
         try:
             at = self._read(data)
-            if at < len(data) and not self.closing:
-                self._buffer = data[at:] if at else data
+            if not self.closing:
+                if at < len(data):
+                    self._buffer = data[at:] if at else data
+                self.behind = self._turn <= 0
         except RemoteProtocolError as error:
             self._fail(error)
         self._receiving = False
+        if self._turn < TURN:
+            self.record_since = now
         self._steer()
 
     def _read(self, data: bytes) -> int:
@@ -230,12 +263,13 @@ class FastCGIEngine(Generic[Owner]):
                 size = min(self._padding, end - at)
                 self._padding -= size
                 at += size
-            if end - at < HEADER:
+            if at < end and data[at] != 1:
+                raise RemoteProtocolError(_explain(data[at], not self._kind))
+            if end - at < HEADER or self._turn <= 0:
                 return at
-            version, kind, number, length, padding = read_header(data, at)
-            if version != 1:
-                raise RemoteProtocolError(f"a record has the version {version}, not 1")
+            _, kind, number, length, padding = read_header(data, at)
             if kind in _STREAMS:
+                self._turn -= 1
                 self._kind = kind
                 self._current = stream = self.streams.get(number)
                 self._remaining = length
@@ -247,6 +281,8 @@ class FastCGIEngine(Generic[Owner]):
                     raise RemoteProtocolError(f"a record of type {kind} is {length} bytes long")
                 if end - at < HEADER + length:
                     return at
+                self._turn -= 1
+                self._kind = kind
                 at += HEADER
                 self._on_record(kind, number, data[at : at + length])
                 at += length
@@ -255,6 +291,8 @@ class FastCGIEngine(Generic[Owner]):
             else:
                 if kind != DATA:  # which belongs to a role that nobody has here
                     self._write(unknown_type(kind))
+                self._turn -= 1
+                self._kind = kind
                 self._current = None
                 self._remaining = length
             self._padding = padding
@@ -265,6 +303,7 @@ class FastCGIEngine(Generic[Owner]):
         if kind == GET_VALUES:
             if number:
                 raise RemoteProtocolError("GET_VALUES has a request id")
+            self._turn -= len(content) // UNIT
             known = self._values
             answers = [(name, known[name]) for name, _ in split_params(content) if name in known]
             self._write(record(GET_VALUES_RESULT, 0, join_params(answers)))
@@ -299,6 +338,7 @@ class FastCGIEngine(Generic[Owner]):
             return
         if streams:
             self.multiplexed = True
+            self._most = HIGH_WATER
         streams[number] = FastCGIStream(self, number, keep, self._now)
 
     def _abort(self, stream: FastCGIStream) -> None:
@@ -312,7 +352,7 @@ class FastCGIEngine(Generic[Owner]):
     # ------------------------------------------------------------------ streams of the front
 
     def _on_content(self, stream: FastCGIStream, data: bytes) -> None:
-        if self._kind == PARAMS_RECORD:
+        if self._kind == PARAMS:
             if stream.head is not None:
                 raise RemoteProtocolError("PARAMS come after their end")
             stream.params.append(data)
@@ -322,7 +362,9 @@ class FastCGIEngine(Generic[Owner]):
                 self._refuse(stream, LimitExceeded("the request head is too large", 431, limit))
             return
         stream.heard = self._now
-        if stream.remote == PARAMS:
+        if stream.remote == ENDED:
+            raise RemoteProtocolError("STDIN comes after its end")
+        if stream.remote == IN_PARAMS:
             head = stream.head
             if head is None:
                 raise RemoteProtocolError("STDIN comes before the end of PARAMS")
@@ -351,12 +393,13 @@ class FastCGIEngine(Generic[Owner]):
 
     def _on_stream_end(self, kind: int, stream: FastCGIStream) -> None:
         stream.heard = self._now
-        if kind == PARAMS_RECORD:
+        if kind == PARAMS:
             if stream.head is not None:
                 raise RemoteProtocolError("PARAMS end twice")
             params = stream.params
             block = params[0] if len(params) == 1 else b"".join(params)
             stream.params = []
+            self._turn -= len(block) // UNIT
             try:
                 head, stream.client = self._parser.parse_shared(block)
             except RemoteProtocolError as error:
@@ -369,12 +412,12 @@ class FastCGIEngine(Generic[Owner]):
             return
         if stream.head is None:
             raise RemoteProtocolError("STDIN comes before the end of PARAMS")
-        if stream.remote == PARAMS:
+        if stream.remote == IN_PARAMS:
             stream.remote = ENDED
             self._start(stream, stream.head)
             if stream.handler is not None and stream.head.has_body:
                 stream.handler.on_end()  # the length was not said: there is none
-        elif stream.remote == STDIN:
+        elif stream.remote == IN_STDIN:
             stream.remote = ENDED
             if stream.left > 0:
                 self._refuse(
@@ -390,8 +433,8 @@ class FastCGIEngine(Generic[Owner]):
 
     def _start(self, stream: FastCGIStream, head: GatewayHead) -> None:
         stream.head = head
-        if stream.remote == PARAMS:
-            stream.remote = STDIN
+        if stream.remote == IN_PARAMS:
+            stream.remote = IN_STDIN
         handler = self._owner.on_request(stream, head)
         if stream.local != OVER:
             stream.handler = handler
@@ -471,22 +514,29 @@ class FastCGIEngine(Generic[Owner]):
             When to ask again; infinity: when there is a request again.
         """
         self._now = now
-        if not self.reading:
-            if not self.multiplexed:
-                return float("inf")  # it is the application's turn
+        if self._unread > HIGH_WATER:
+            if self._most != HIGH_WATER:
+                return float("inf")  # it is the application's turn, and nobody else's
             until = self._paused_since + body
             if now < until:
                 return until
+            if not self.multiplexed:
+                self._most = OUTLOOK
+                self._steer()
+                return float("inf")
             stream = max(self.streams.values(), key=lambda each: each.unread)
             why = "its application reads no content, and others wait for the connection"
             self._refuse(stream, RemoteProtocolError(why, 503))
             self._steer()
             return now
         nearest = float("inf")
+        resumed, self._resumed = self._resumed, False
         for stream in [*self.streams.values()]:
             if stream.remote == ENDED:
                 continue
-            in_params = stream.remote == PARAMS
+            if resumed:
+                stream.heard = now
+            in_params = stream.remote == IN_PARAMS
             until = stream.heard + (head if in_params else body)
             if now >= until:
                 what = "head" if in_params else "body"
@@ -505,9 +555,14 @@ class FastCGIEngine(Generic[Owner]):
             self._steer()
 
     def _steer(self) -> None:
-        wanted = self._unread <= HIGH_WATER
+        unread = self._unread
+        if unread <= HIGH_WATER:
+            self._most = HIGH_WATER
+        elif unread > self._most > HIGH_WATER:
+            self._most = 0  # it was looked far enough, and nobody is there
+        wanted = unread <= self._most
         if wanted != self.reading and not self.closing:
-            self.reading = wanted
+            self.reading = self._resumed = wanted
             if not wanted:
                 self._paused_since = self._now
             self._owner.on_readable(wanted)
@@ -569,6 +624,7 @@ class FastCGIEngine(Generic[Owner]):
         if stream.remote != ENDED:
             self.expects_more = True
         if not stream.keep:
+            self.owed = max(stream.left, 0)
             self._refusing = True
         if self._refusing and not self.streams:
             self.closing = True
@@ -598,7 +654,7 @@ class FastCGIEngine(Generic[Owner]):
         for stream in self._dirty:
             number = stream.number
             if stream.pieces:
-                out += stream_records(STDOUT_RECORD, number, stream.pieces)
+                out += stream_records(STDOUT, number, stream.pieces)
                 stream.pieces = []
             if stream.end is not None:
                 if stream.report:
@@ -616,10 +672,24 @@ class FastCGIEngine(Generic[Owner]):
         self.pending += len(data)
 
 
+def _explain(version: int, first: bool) -> str:
+    if first:
+        if version == 22:
+            return "TLS was spoken to a port that speaks FastCGI"
+        letter = bytes((version,))
+        if letter.isalpha():
+            return "the port speaks FastCGI, and this looks like HTTP"
+        if letter.isdigit():
+            return "the port speaks FastCGI, and this looks like SCGI"
+        if not version:
+            return "the port speaks FastCGI, and this looks like uwsgi"
+    return f"a record has the version {version}, not 1"
+
+
 @lru_cache(maxsize=64)
 def _ending(number: int) -> bytes:
     """The end of a complete response."""
-    return record(STDOUT_RECORD, number) + end_request(number, 0, REQUEST_COMPLETE)
+    return record(STDOUT, number) + end_request(number, 0, REQUEST_COMPLETE)
 
 
 def _with_content(head: GatewayHead) -> GatewayHead:

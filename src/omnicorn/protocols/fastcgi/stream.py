@@ -5,7 +5,7 @@ response that cannot be completed. Which records may come is the engine's busine
 
 ::
 
-    remote   PARAMS ──the last of them──▶ STDIN ──its end──▶ ENDED
+    remote   IN_PARAMS ──the last of them──▶ IN_STDIN ──its end──▶ ENDED
     local    WAITING ──send_head──▶ BODY ──the last of it──▶ OVER
 
 Rules:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from omnicorn.ports import Headers, StreamHandler
     from omnicorn.protocols.cgi import GatewayHead
 
-PARAMS, STDIN, ENDED = range(3)
+IN_PARAMS, IN_STDIN, ENDED = range(3)
 WAITING, BODY, OVER = range(3)
 
 
@@ -82,7 +82,7 @@ class FastCGIStream:
         self.number = number
         self.keep = keep
         self.heard = now
-        self.remote = PARAMS
+        self.remote = IN_PARAMS
         self.local = WAITING
         self.params: list[bytes] = []
         self.size = 0

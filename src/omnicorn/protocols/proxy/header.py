@@ -164,7 +164,12 @@ def _read_v2(data: bytes | bytearray) -> tuple[ProxyHeader, int] | None:
     start = 16 + _SIZES[kind]
     if start == size:
         return ProxyHeader(2, source, destination), size
-    tlvs, crc = read_tlvs(header, start)
+    try:
+        tlvs, crc = read_tlvs(header, start)
+    except RemoteProtocolError:
+        if kind != _UNSPEC:
+            raise
+        return ProxyHeader(2, None, None), size  # §2.2: what they are, the proxy alone knows
     if crc is not None:
         check_crc32c(header, crc)
     return ProxyHeader(2, source, destination, tlvs), size

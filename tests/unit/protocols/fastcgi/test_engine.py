@@ -27,6 +27,7 @@ from tests.fastcgi_front import (
 
 from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER
+from omnicorn.protocols.fastcgi.engine import OUTLOOK, TURN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,8 @@ CORPUS = {
     "parameters after their end": begin() + params() + record(PARAMS, 1, b"x"),
     "parameters that end twice": begin() + params() + record(PARAMS, 1),
     "values of a request": record(GET_VALUES, 1),
+    "content after its end": request("/", body=b"abc") + record(STDIN, 1, b"x"),
+    "content after the end of none": request(CONTENT_LENGTH="0") + record(STDIN, 1, b"x"),
 }
 
 
@@ -420,15 +423,42 @@ def test_a_request_that_is_wrong_in_mid_response_breaks_off(connect: Connect) ->
         "parameters after their end",
         "parameters that end twice",
         "values of a request",
+        "content after its end",
+        "content after the end of none",
     ],
 )
 def test_wrong_records_end_the_connection(connect: Connect, case: str) -> None:
-    connection = connect(AT_END).feed(CORPUS[case])
+    connection = connect(NOBODY).feed(CORPUS[case])
 
     assert connection.engine.error is not None
     assert connection.engine.closing
     connection.feed(request())
     assert connection.engine.streams == {}
+
+
+def test_nothing_is_delivered_behind_the_end_of_content(connect: Connect) -> None:
+    connection = connect().feed(request(body=b"abc"), record(STDIN, 1, b"more"))
+
+    assert (connection.last.body, connection.last.ended) == (b"abc", True)
+    assert str(connection.engine.error) == "STDIN comes after its end"
+    assert len(connection.last.resets) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "the port speaks FastCGI, and this looks like HTTP"),
+        (b"70:CONTENT_LENGTH", "the port speaks FastCGI, and this looks like SCGI"),
+        (b"\0\x90\1\0\x0e\0REQUEST", "the port speaks FastCGI, and this looks like uwsgi"),
+        (b"\x16\3\1\2\0\1\0\1", "TLS was spoken to a port that speaks FastCGI"),
+        (b"\2\1\0\1\0\x08\0\0", "a record has the version 2, not 1"),
+        (b"G", "the port speaks FastCGI, and this looks like HTTP"),
+    ],
+)
+def test_what_else_is_spoken_is_named(connect: Connect, data: bytes, why: str) -> None:
+    assert str(connect().feed(data).engine.error) == why
+    behind = connect().feed(record(GET_VALUES, 0), data).engine.error
+    assert str(behind) == f"a record has the version {data[0]}, not 1"
 
 
 def test_applications_are_told_of_a_connection_that_ends(connect: Connect) -> None:
@@ -497,6 +527,99 @@ def test_alone_on_a_connection_it_may_take_all_the_time(connect: Connect) -> Non
 
     assert connection.engine.overdue(1e6, 15.0, 30.0) == float("inf")
     assert not connection.last.resets
+
+
+def test_whether_others_wait_is_found_out_after_a_while(connect: Connect) -> None:
+    content = record(STDIN, 1, bytes(65535))
+    connection = connect().feed(post(1), content * 2)
+    engine = connection.engine
+    assert engine.overdue(29.0, 15.0, 30.0) == 30.0
+    assert not connection.reading
+    engine.overdue(30.0, 15.0, 30.0)
+    assert connection.reading
+
+    connection.now = 31.0
+    connection.feed(content + request(number=2) + content)
+    assert not connection.reading
+    engine.overdue(60.0, 15.0, 30.0)
+    assert not connection.last.resets
+    engine.overdue(61.0, 15.0, 30.0)
+    assert connection.reading
+    assert connection.answer(1).status == 503
+    assert connection.answer(2).app_status is None
+
+
+def test_what_is_read_to_find_others_is_bounded(connect: Connect) -> None:
+    content = record(STDIN, 1, bytes(65535))
+    connection = connect().feed(post(1), content * 2)
+    engine = connection.engine
+    engine.overdue(30.0, 15.0, 30.0)
+    fed = 2
+    while connection.reading:
+        connection.feed(content)
+        fed += 1
+    assert fed == OUTLOOK // 65535 + 1
+    assert engine.overdue(1e6, 15.0, 30.0) == float("inf")
+    assert not connection.last.resets
+
+    connection.last.stream.consumed((fed - 2) * 65535)
+    assert not connection.reading, "what was read to find others is not what may wait"
+    connection.last.stream.consumed(65535)
+    assert connection.reading
+    connection.feed(content)
+    assert not connection.reading, "it is looked out anew, if it must be"
+
+
+def test_content_that_was_not_read_has_its_time_from_then_on(connect: Connect) -> None:
+    connection = connect().feed(post(1), record(STDIN, 1, bytes(65535)) * 2)
+    connection.last.stream.consumed(2 * 65535)
+    assert connection.engine.overdue(1000.0, 15.0, 30.0) == 1030.0
+    assert not connection.last.resets
+
+    connection.engine.overdue(1030.0, 15.0, 30.0)
+    assert connection.answer().status == 408
+
+
+# ---------------------------------------------------------------- many records at once
+
+
+FLOODS = {
+    "begun and aborted": begin() + record(ABORT, 1),
+    "refused": begin(1, front.AUTHORIZER),
+    "values": record(GET_VALUES, 0),
+    "large values": record(GET_VALUES, 0, pairs(dict.fromkeys(map(str, range(90)), ""))),
+    "unknown": record(99, 0),
+    "skipped": record(STDIN, 9),
+    "bad heads": begin() + record(PARAMS, 1, b"\x05" * 3000) + record(PARAMS, 1),
+    "parameters": record(PARAMS, 1, b"\1") * 9,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_many_records_are_read_in_turns(connect: Connect, flood: str) -> None:
+    head, data = begin() if flood == "parameters" else b"", FLOODS[flood]
+    connection = connect(AT_END)
+    connection.feed(head + data * 1000 + request(number=5))
+    turns = 1
+    while connection.engine.behind:
+        assert not connection.requests
+        connection.feed(b"")
+        turns += 1
+
+    whole = connect(AT_END).feed(head)
+    for _ in range(1000):
+        whole.feed(data)
+    whole.feed(request(number=5))
+    assert connection.outcome() == whole.outcome()
+    records = 1000 * len(front.records(data))
+    assert turns > records // TURN
+    assert turns < 100, "a turn is not too short"
+
+
+def test_an_ordinary_burst_is_read_at_once(connect: Connect) -> None:
+    connection = connect().feed(b"".join(request(number=number) for number in range(1, 9)))
+
+    assert len(connection.requests) == 8 and not connection.engine.behind
 
 
 # ---------------------------------------------------------------- time

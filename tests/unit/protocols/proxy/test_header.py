@@ -67,6 +67,8 @@ GOOD = {
     "v2, local with addresses": (v2(command=0x20), ProxyHeader(2, None, None)),
     "v2, local with something": (v2(b"junk", 0x20, 0), ProxyHeader(2, None, None)),
     "v2, unspecified": (v2(b"", family=0), ProxyHeader(2, None, None)),
+    "v2, unspecified with something": (v2(b"junk", family=0), ProxyHeader(2, None, None)),
+    "v2, unspecified with addresses": (v2(IPV6, family=0), ProxyHeader(2, None, None)),
 }
 
 BAD = {
