@@ -7,6 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+
+from omnicorn.transports._trio import _innermost_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,3 +194,26 @@ def test_outlast_awaits_to_the_end_and_tells_of_a_cancellation_meanwhile(
         assert events == (["told", "cancelled"] if cancelled else ["returned"])
 
     play(scenario)
+
+
+def test_trio_still_tells_the_innermost_cancel_scope_of_a_task() -> None:
+    """What the loop on trio uses although trio keeps it private (`_trio._innermost_scope`)."""
+
+    async def main() -> None:
+        task = trio.lowlevel.current_task()
+        before = _innermost_scope(task)
+        assert before is not None, (
+            "trio has renamed Task._cancel_status: without it each worker serves one request"
+        )
+        with trio.CancelScope():
+            inside = _innermost_scope(task)
+            assert inside is not before
+            assert _innermost_scope(task) is inside
+            with trio.move_on_after(1):
+                assert _innermost_scope(task) is not inside
+            async with trio.open_nursery():
+                assert _innermost_scope(task) is not inside
+            assert _innermost_scope(task) is inside
+        assert _innermost_scope(task) is before
+
+    trio.run(main)

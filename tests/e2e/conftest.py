@@ -58,7 +58,6 @@ NOT_ON_TRIO = {
 """Files and tests that run on asyncio and uvloop alone, and why."""
 
 ON_ONE_LOOP = {
-    "test_embedding.py::test_serve_ends_when_a_scope_of_trio_is_cancelled_after_a_drain": "trio's",
     "test_trio.py": "it is about what trio alone has, and runs there",
     "test_compat_django.py": "``manage.py runserver`` has no choice of a loop",
     "test_compat_gunicorn.py": "the class of gunicorn's worker decides on the loop",

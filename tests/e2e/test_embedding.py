@@ -303,13 +303,12 @@ def test_serve_ends_when_its_task_is_cancelled_after_a_drain(run: Callable[..., 
     run(main())
 
 
-def test_serve_ends_when_a_scope_of_trio_is_cancelled_after_a_drain() -> None:
-    """A cancel scope goes on cancelling until it is left."""
-    trio = pytest.importorskip("trio", reason="trio is not installed")
+def test_serve_ends_when_a_scope_is_cancelled_after_a_drain(run: Callable[..., None]) -> None:
+    """A cancel scope goes on cancelling until it is left: trio's, and anyio's on asyncio."""
 
     async def main() -> None:
         app = App()
-        scope = trio.CancelScope(deadline=trio.current_time() + 20)
+        scope = anyio.CancelScope()
 
         async def serve_in_scope(*, task_status: Any) -> None:
             with scope:
@@ -323,14 +322,17 @@ def test_serve_ends_when_a_scope_of_trio_is_cancelled_after_a_drain() -> None:
                 await app.began.wait()
 
                 scope.cancel()
-                async with Client(address) as other:
-                    assert await other.is_closed()
+                try:
+                    async with Client(address) as other:
+                        assert await other.is_closed()
+                except OSError:
+                    pass  # it does not listen any more
                 app.release.set()
 
                 assert await client.answer() == "app 42"
         assert scope.cancelled_caught
 
-    trio.run(main)
+    run(main())
 
 
 def test_serve_ends_after_its_trigger(run: Callable[..., None]) -> None:

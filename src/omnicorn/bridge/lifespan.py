@@ -48,6 +48,7 @@ class Lifespan:
         self._task: Task | None = None
         self._events: list[str] = ["lifespan.startup"]
         self._answers: dict[str, str] = {}
+        self._began = False
         self._over = mode == "off"
         self._error: BaseException | None = None
         self._asked: Waiter | None = None
@@ -113,6 +114,8 @@ class Lifespan:
         """Give up waiting for the application: cancel its lifespan."""
         if self._task is not None and not self._over:
             self._task.cancel()
+            if not self._began:
+                self.abandon()  # cancelled before its first step, a task never gets to `_run`
 
     def abandon(self) -> None:
         """Wait no longer, not even for the end of what was cancelled."""
@@ -127,6 +130,7 @@ class Lifespan:
             await waiter
 
     async def _run(self) -> None:
+        self._began = True
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},

@@ -31,7 +31,7 @@ from omnicorn.errors import ConfigError, LifespanFailed
 from omnicorn.runtime.hosts import Event, hosting, running_host
 from omnicorn.runtime.loader import load
 from omnicorn.runtime.services import make_service
-from omnicorn.transports.sockets import Listeners, adopt, bind, local_address
+from omnicorn.transports.sockets import Listeners, adopt, bind, hold_back, local_address
 
 if TYPE_CHECKING:
     import socket
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from omnicorn.config.bind import Bind
     from omnicorn.connections.service import Service
     from omnicorn.observability.access_log import AccessLog, AccessLogger
-    from omnicorn.ports import Task, Waiter
+    from omnicorn.ports import Waiter
     from omnicorn.runtime.hosts import Acceptor, Connect, Host
     from omnicorn.runtime.interfaces import AnyApplication
     from omnicorn.runtime.tls import Handshakes, OwnContext
@@ -114,7 +114,6 @@ class Server:
         self._grace = self.config.timeout_graceful_shutdown
         self._hurry = Event()
         self._stopping = False
-        self._task: Task | None = None
         self._stopped = Event()
         self._access_log: AccessLog | AccessLogger | None = None
         self._log_file: TextIO | None = None
@@ -260,6 +259,9 @@ class Server:
                     places.append((self._connector(service, host), listeners))
                 else:
                     listeners = self._listeners_for(binds, name)
+                    if name != "fastcgi":  # whose connections may last
+                        for sock in listeners.sockets:
+                            hold_back(sock, True)
                     places.append((accept.gateway(service, name), listeners))
             if config.insecure_binds:
                 # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
@@ -365,8 +367,7 @@ class Server:
         self.give_up()
         if not self._stopping:
             self._stopping = True
-            self._task = host.spawn(self._stop())
-            await self._until(self._stopped)
+            await self._see_through(self._stop())
         elif not self._stopped.is_set:
             waiter = host.create_future()
             self._stopped.watch(partial(_wake, waiter))
@@ -510,7 +511,15 @@ class Server:
             finally:
                 over.set()
 
-        task = self._host.spawn(run())
+        coroutine = run()
+        try:
+            task = self._host.spawn(coroutine)
+        except RuntimeError:  # the loop has died
+            coroutine.close()
+            work.close()
+            self._close_listeners()
+            self._close_log()
+            raise
         await self._until(over)
         del task  # kept until here: a loop may hold its tasks by weak references
 

@@ -1,6 +1,7 @@
 """trio behind the ports: a small reactor in one task, and tasks for applications alone.
 
-What this file alone decides: which trio task runs what, and when.
+What this file alone decides: which trio task runs what, and when. What is done with a socket that
+is ready, `_trio_sockets` decides.
 
 ::
 
@@ -18,20 +19,24 @@ Rules:
    task, with the nurseries and cancel scopes it has opened in it, and is resumed by trio itself;
    a *worker*, parked or new, becomes the reactor. What is spawned elsewhere gets a worker.
 3. Each worker has one cancel scope, that of whatever it runs. `TrioTask.cancel` cancels it, for
-   good: that worker runs nothing afterwards, nor does one in which a scope was left open.
+   good: that worker is spent, and runs nothing afterwards. So is one in which a request left a
+   scope or a nursery open, whose cancellation would reach the next. It is looked for after each
+   request, before anything else runs there.
 4. A task that was cancelled before its first step never runs (asyncio's rule; a cancelled
    trio task goes on to its first checkpoint).
 5. Between a request's first wait and the end of the reactor's step trio does not know that its
    task waits. A waiter that is awaited in that step is not trio's yet: it comes to the reactor,
    and if it is done meanwhile, the request goes on at once. So a small body that came with its
    head is there without a switch. Nobody but our own code runs in between, and wakes only those.
-6. Straight to the socket is written only while nothing is unsent and nobody else writes
-   (`sendfile`), or bytes would change places.
-7. A new timer moves the pump's alarm only if it is the earliest; nobody is woken for it.
-8. Everything runs in a copy of the context in which the loop was made, requests in one of their
+6. A new timer moves the pump's alarm only if it is the earliest; nobody is woken for it.
+7. Everything runs in a copy of the context in which the loop was made, requests in one of their
    own.
-9. What a callback, a connection or a request raises is logged here, and costs that connection
-   at most. SystemExit and KeyboardInterrupt end `hosting`.
+8. What a callback, a connection or a request raises is logged here, and costs that connection
+   at most; a trio.Cancelled that is none of the loop's, too. SystemExit and KeyboardInterrupt
+   cancel the caller of `hosting` and every task, as asyncio does, and come out in the end; the
+   loop itself goes on, so that the caller can give back what it has.
+9. While the loop lives, there is a reactor. One that a request has cancelled all the same, by
+   whatever way, is replaced.
 """
 
 from __future__ import annotations
@@ -52,9 +57,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_readable, wait_task_rescheduled
 
-from omnicorn.errors import ClientDisconnected
 from omnicorn.observability.logs import RateLimited
-from omnicorn.ports import HIGH_WATER
+from omnicorn.transports._trio_sockets import TrioAcceptor, TrioTransport, sendfile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
@@ -63,16 +67,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("omnicorn.error")
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-_LOW_WATER = HIGH_WATER // 4
-_RECEIVE = 65536  # bytes of one read, after which the other connections have their turn
 _BATCH = 64  # sockets served before other tasks have their turn
-_ACCEPTS = 64  # connections accepted before the others have their turn
-_ACCEPT_PAUSE = 1.0  # seconds without accepting, when there are no descriptors left
 _PARKED = 256  # workers that wait for work
-_SENDFILE_PIECE = 1 << 20  # bytes of one system call: a fast disk does not hold up the loop
-_NOT_CONTAINED = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
+_EXITS = (KeyboardInterrupt, SystemExit)
 _ENDED: Any = object()
 
 
@@ -161,9 +158,11 @@ class _Worker:
     """A trio task that runs what it is given: coroutines, one after the other, or the reactor."""
 
     __slots__ = (
+        "_level",
         "_loop",
         "context",
         "held",
+        "is_reactor",
         "is_spent",
         "is_woken",
         "job",
@@ -179,6 +178,7 @@ class _Worker:
     def __init__(self, loop: TrioLoop, job: TrioTask | None) -> None:
         self._loop = loop
         self.job = job  # None: to be the reactor
+        self.is_reactor = False  # and nobody else is: without it nothing goes on
         self.is_spent = False
         self.held: Coroutine[Any, Any, None] | None = None  # begun in the reactor, and waits
         self.message: Any = None  # what it waits for, in trio's words
@@ -191,6 +191,7 @@ class _Worker:
         self.task = current_task()
         try:
             with trio.CancelScope() as self.scope:
+                self._level = _innermost_scope(self.task)
                 while True:
                     if self.job is None:
                         await loop.react(self)
@@ -198,12 +199,23 @@ class _Worker:
                         await self._work(self.job)
                     if self.is_unfit() or not await loop.park(self):
                         break
+        except GeneratorExit:
+            raise
         except BaseException as exc:
-            if self.job is None and not self.is_spent:
-                raise  # without the reactor nothing goes on
-            if _must_go_on(exc):
+            if self.is_reactor:
+                if loop.is_over or not _is_cancellation(exc):
+                    raise
+            elif isinstance(exc, Exception):  # of the scope: what is run here raises none
+                if not self.task.child_nurseries:
+                    logger.error("A request left a cancel scope open", exc_info=exc)
+            elif loop.is_over:
                 raise
-            logger.error("A request's task failed", exc_info=exc)
+            else:
+                logger.error("A request's task failed", exc_info=exc)
+        if self.is_reactor:
+            logger.error("A request has cancelled the reactor; another one takes its place")
+            loop.appoint()
+        loop.workers.discard(self)
         if self.task.child_nurseries:
             await loop.bury(self)
 
@@ -222,18 +234,28 @@ class _Worker:
                 await _go_on(held, message)
             elif coro is not None:
                 await coro
-        except Exception as exc:
-            logger.error("A request's task failed", exc_info=exc)
+        except BaseException as exc:
+            if not isinstance(exc, Exception) and not _is_exit(exc):
+                raise
+            self._loop.fail(exc)
         finally:
             job.worker = None
 
     def is_unfit(self) -> bool:
         """Whether something was left behind that would reach the next who runs here."""
-        if self.is_spent:
-            return True
-        if self.task.child_nurseries or trio.current_effective_deadline() != math.inf:
-            self.is_spent = True
+        if not self.is_spent:
+            level = self._level
+            # A nursery has a scope, too.
+            self.is_spent = level is None or self.task._cancel_status is not level
         return self.is_spent
+
+
+def _innermost_scope(task: trio.lowlevel.Task) -> object | None:
+    """What stands for the innermost cancel scope of *task*; None if it cannot be told.
+
+    trio keeps it private; if a later one renames it, each worker runs one request and no more.
+    """
+    return getattr(task, "_cancel_status", None)
 
 
 @types.coroutine
@@ -255,11 +277,18 @@ def _go_on(coro: Coroutine[Any, Any, None], message: Any) -> Generator[Any, Any,
         return
 
 
-def _must_go_on(exc: BaseException) -> bool:
-    """Whether an exception is more than a request's own misfortune."""
+def _is_exit(exc: BaseException) -> bool:
+    """Whether an exception asks for the end of the process."""
     if isinstance(exc, BaseExceptionGroup):
-        return exc.subgroup(_NOT_CONTAINED) is not None
-    return isinstance(exc, _NOT_CONTAINED)
+        return exc.subgroup(_EXITS) is not None
+    return isinstance(exc, _EXITS)
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    """Whether a scope was cancelled, our own or one that was left open in it."""
+    if isinstance(exc, RuntimeError):  # trio's, about the open one
+        return isinstance(exc.__context__, trio.Cancelled)
+    return isinstance(exc, trio.Cancelled)
 
 
 class TrioLoop:
@@ -268,17 +297,25 @@ class TrioLoop:
     Args:
         nursery: Where its tasks live; `close` cancels it.
         selector: Watches all sockets. It has a descriptor itself.
+        on_exit: Called with the SystemExit or KeyboardInterrupt that a task has raised.
 
     Attributes:
         is_closed: `close` was called.
+        workers: All that have not ended.
         connections: Transports that are open.
         acceptors: Those that accept.
     """
 
     gathers_writes = False
 
-    def __init__(self, nursery: trio.Nursery, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        selector: selectors.BaseSelector,
+        on_exit: Callable[[BaseException], object],
+    ) -> None:
         self._nursery = nursery
+        self._on_exit = on_exit
         self._base = contextvars.copy_context()
         self._token = trio.lowlevel.current_trio_token()
         self._selector = selector
@@ -290,6 +327,7 @@ class TrioLoop:
         self._timers: list[TrioTimer] = []
         self._order = 0
         self._alarm = trio.CancelScope()
+        self.workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._eager: _Worker | None = None  # in whose task a first step may run now
         self.in_step = False  # a request's first step runs, and those of rule 5
@@ -304,10 +342,15 @@ class TrioLoop:
         self.create_future: Callable[[], TrioWaiter] = partial(TrioWaiter, self)
         self.run_blocking: Callable[..., Awaitable[Any]] = trio.to_thread.run_sync
         self.sendfile: Callable[[Any, int, int, int, float], Awaitable[int]] | None = (
-            _sendfile if hasattr(os, "sendfile") else None
+            sendfile if hasattr(os, "sendfile") else None
         )
         self._start(self._run_pump)
-        self._appoint()
+        self.appoint()
+
+    @property
+    def is_over(self) -> bool:
+        """It was closed, or dies: its tasks are cancelled."""
+        return self.is_closed or self._nursery.cancel_scope.cancel_called
 
     # ------------------------------------------------------------------ callbacks
 
@@ -381,7 +424,8 @@ class TrioLoop:
         context = self._base.copy()
         message = self._step(coro, context)
         if message is _ENDED:
-            self._eager = worker
+            if not worker.is_unfit():
+                self._eager = worker
             return _OVER
         worker.held = coro
         worker.context = context
@@ -397,12 +441,21 @@ class TrioLoop:
         except StopIteration:
             return _ENDED
         except BaseException as exc:
-            if _must_go_on(exc):
-                raise
-            logger.error("A request's task failed", exc_info=exc)
+            self.fail(exc)
             return _ENDED
         finally:
             self.in_step = False
+
+    def fail(self, exc: BaseException) -> None:
+        """A task has raised."""
+        if not _is_exit(exc):
+            logger.error("A request's task failed", exc_info=exc)
+            return
+        self._on_exit(_alone(exc))
+        for worker in tuple(self.workers):
+            task = worker.job
+            if task is not None and task.worker is worker and task.coro is None:
+                task.cancel()
 
     def _hand_over(self, coro: Coroutine[Any, Any, None]) -> TrioTask:
         task = TrioTask(coro, None)
@@ -413,7 +466,7 @@ class TrioLoop:
             raise
         return task
 
-    def _appoint(self) -> None:
+    def appoint(self) -> None:
         """Make a worker the reactor."""
         self._employ(None)
 
@@ -425,6 +478,7 @@ class TrioLoop:
             reschedule(worker.task)
         else:
             worker = _Worker(self, job)
+            self.workers.add(worker)
             self._start(worker.run)
         return worker
 
@@ -459,6 +513,7 @@ class TrioLoop:
 
     async def react(self, worker: _Worker) -> None:
         """Serve what is ready, until a request needs this task: it is the worker's job then."""
+        worker.is_reactor = True
         while True:
             if self._ready:
                 await trio.lowlevel.checkpoint()
@@ -467,7 +522,8 @@ class TrioLoop:
             self._turn(worker)
             if worker.held is not None or worker.is_unfit():
                 break
-        self._appoint()
+        worker.is_reactor = False
+        self.appoint()
         if worker.held is not None:
             if type(worker.message) is TrioWaiter:
                 worker.message.worker = None
@@ -512,7 +568,7 @@ class TrioLoop:
                 worker.wait_for(message)
                 continue
             worker.held = worker.message = worker.job = task.worker = None
-            if not worker.is_spent:
+            if not worker.is_unfit():
                 self._eager = worker
 
     def watch(self, sock: socket.socket, before: int, mask: int, port: object) -> None:
@@ -599,435 +655,59 @@ class TrioLoop:
         self._nursery.cancel_scope.cancel()
 
 
-class TrioAcceptor:
-    """Accepts on one listening socket until it is closed; the socket is its owner's."""
-
-    def __init__(
-        self, loop: TrioLoop, sock: socket.socket, connect: Callable[[], ConnectionPort]
-    ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._connect = connect
-        self._mask = 0
-        self._is_closed = False
-        loop.acceptors.add(self)
-        self._watch(READ)
-
-    def on_ready(self, _: int) -> None:
-        """Accept who is there, a bounded number of them."""
-        for _ in range(_ACCEPTS):
-            if self._is_closed:
-                return
-            try:
-                sock, address = self._sock.accept()
-            except BlockingIOError:
-                return
-            except (InterruptedError, ConnectionAbortedError):
-                continue
-            except OSError as exc:
-                # No descriptors, no memory: those who wait are not lost, they wait. What
-                # Linux reports of a network in trouble is no reason to hurry, either.
-                self._loop.complain(
-                    "Nobody is accepted for %g s: %s", _ACCEPT_PAUSE, exc.strerror or exc
-                )
-                self._watch(0)
-                self._loop.call_at(self._loop.time() + _ACCEPT_PAUSE, self._go_on)
-                return
-            try:
-                self._loop.attach(sock, self._connect(), address)
-            except Exception as exc:
-                self.crash(exc)
-                sock.close()
-
-    def _go_on(self) -> None:
-        if not self._is_closed:
-            self._watch(READ)
-
-    def _watch(self, mask: int) -> None:
-        if mask != self._mask:
-            self._loop.watch(self._sock, self._mask, mask, self)
-            self._mask = mask
-
-    def crash(self, exc: Exception) -> None:
-        """A connection could not be made: others may."""
-        logger.error("A connection could not be made", exc_info=exc)
-
-    def close(self) -> None:
-        """Accept no more, at once."""
-        self._is_closed = True
-        self._watch(0)
-        self._loop.acceptors.discard(self)
-
-
-class TrioTransport:
-    """The `Transport` port on a connected socket; made by `TrioLoop.attach`."""
-
-    __slots__ = (
-        "_closing",
-        "_direct",
-        "_ended",
-        "_eof",
-        "_error",
-        "_lent",
-        "_loop",
-        "_lost",
-        "_mask",
-        "_on_data",
-        "_paused",
-        "_peername",
-        "_port",
-        "_progress",
-        "_reading",
-        "_receive",
-        "_send",
-        "_sock",
-        "_sockname",
-        "_unsent",
-    )
-
-    def __init__(
-        self, loop: TrioLoop, sock: socket.socket, port: ConnectionPort, peername: Any
-    ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._send = sock.send
-        self._receive = sock.recv
-        self._port = port
-        self._on_data = port.data_received
-        self._unsent = bytearray()
-        self._mask = 0  # what the selector watches for
-        self._reading = True
-        self._ended = False  # the peer has sent its last
-        self._direct = True  # `write` goes straight to the socket
-        self._paused = False  # the port was told to write no more
-        self._eof = False  # `write_eof` was called
-        self._lent = False  # to sendfile
-        self._closing = False
-        self._lost = False  # ``connection_lost`` is to be called, or has been
-        self._error: Exception | None = None
-        self._progress: TrioWaiter | None = None  # somebody awaits that the socket takes more
-        self._peername = peername if peername is not None else _name(sock.getpeername)
-        self._sockname = _name(sock.getsockname)
-        loop.connections.add(self)
-
-    # ------------------------------------------------------------------ the port
-
-    def write(self, data: bytes, /) -> None:
-        """See `Transport`.
-
-        Raises:
-            RuntimeError: After `write_eof`.
-        """
-        if self._direct:
-            try:
-                sent = self._send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as exc:
-                self._fail(exc)
-                return
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]  # type: ignore[assignment]
-            self._direct = False
-        elif self._closing or not data:
-            return
-        elif self._eof:
-            raise RuntimeError("write() after write_eof()")
-        unsent = self._unsent
-        unsent += data
-        self._watch()
-        if len(unsent) > HIGH_WATER and not self._paused:
-            self._paused = True
-            self._port.pause_writing()
-
-    def write_eof(self) -> None:
-        if not self._eof and not self._closing:
-            self._eof = True
-            self._direct = False
-            if not self._unsent and not self._lent:
-                self._shut()
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Read nothing more, send what is unsent, then close."""
-        if not self._closing:
-            self._closing = True
-            self._direct = self._reading = False
-            if self._unsent or self._lent:
-                self._watch()
-            else:
-                self._end()
-
-    def abort(self) -> None:
-        self._end()
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def pause_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._watch()
-
-    def resume_reading(self) -> None:
-        if not self._reading and not self._closing and not self._ended:
-            self._reading = True
-            self._watch()
-
-    def get_write_buffer_size(self) -> int:
-        return len(self._unsent)
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``socket``, ``peername``, ``sockname``; *default* for what is unknown."""
-        if name == "socket":
-            return self._sock
-        if name == "peername":
-            return default if self._peername is None else self._peername
-        if name == "sockname":
-            return default if self._sockname is None else self._sockname
-        return default
-
-    def set_protocol(self, connection: ConnectionPort, /) -> None:
-        self._port = connection
-        self._on_data = connection.data_received
-
-    # ------------------------------------------------------------------ the reactor
-
-    def begin(self) -> None:
-        """Tell the port, then read, unless it has paused that."""
-        try:
-            self._port.connection_made(self)
-        except Exception as exc:
-            self.crash(exc)
-        self._watch()
-
-    def crash(self, exc: Exception) -> None:
-        """The port has failed: it alone is cut."""
-        logger.error("A connection failed", exc_info=exc)
-        self.abort()
-
-    def on_ready(self, mask: int) -> None:
-        """The socket is ready for what the selector watches."""
-        if mask & WRITE:
-            self._flush()
-        if mask & READ and self._reading:
-            try:
-                data = self._receive(_RECEIVE)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as exc:
-                self._fail(exc)
-                return
-            if data:
-                self._on_data(data)
-            else:
-                self._ended = True
-                self._reading = False
-                self._watch()
-                if not self._port.eof_received():
-                    self.close()
-
-    def _flush(self) -> None:
-        progress, self._progress = self._progress, None
-        if progress is not None:
-            progress.set_result()
-        unsent = self._unsent
-        if unsent and not self._lent:
-            try:
-                del unsent[: self._send(unsent)]
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as exc:
-                self._fail(exc)
-                return
-            if not unsent:
-                self._written()
-            if self._paused and len(unsent) <= _LOW_WATER and not self._closing:
-                self._paused = False
-                self._port.resume_writing()
-        self._watch()
-
-    def _written(self) -> None:
-        """Nothing is unsent any more, and nobody else writes."""
-        if self._closing:
-            self._end()
-        elif self._eof:
-            self._shut()
-        else:
-            self._direct = True
-
-    def _shut(self) -> None:
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError as exc:
-            self._fail(exc)
-
-    def _watch(self) -> None:
-        """Have the selector watch for what is wanted now."""
-        mask = READ if self._reading else 0
-        if self._progress is not None or (self._unsent and not self._lent):
-            mask |= WRITE
-        if mask != self._mask:
-            self._loop.watch(self._sock, self._mask, mask, self)
-            self._mask = mask
-
-    # ------------------------------------------------------------------ the end
-
-    def _fail(self, error: Exception) -> None:
-        if self._error is None and not self._lost:
-            self._error = error.with_traceback(None)  # which would hold this frame
-        self._end()
-
-    def _end(self) -> None:
-        """Drop what is unsent; the port learns of it in the loop's next turn."""
-        if not self._lost:
-            self._lost = self._closing = True
-            self._direct = self._reading = False
-            self._unsent.clear()
-            progress, self._progress = self._progress, None
-            if progress is not None:
-                progress.set_result()
-            self._watch()
-            self._loop.call_soon(self.lose)
-
-    def lose(self) -> None:
-        """Tell the port, and close the socket; once more does nothing."""
-        loop = self._loop
-        if self in loop.connections:
-            loop.connections.discard(self)
-            try:
-                self._port.connection_lost(self._error)
-            finally:
-                self._sock.close()
-
-    # ------------------------------------------------------------------ sendfile
-
-    async def sendfile(self, file: int, offset: int, count: int, stall: float) -> int:
-        """See `Loop.sendfile`."""
-        while self._unsent:
-            await self._room(stall)
-        if self._closing:
-            raise ClientDisconnected("the client has disconnected")
-        self._lent = True
-        self._direct = False
-        sent = 0
-        try:
-            while sent < count:
-                if self._closing:
-                    raise ClientDisconnected("the client has disconnected")
-                try:
-                    size = min(count - sent, _SENDFILE_PIECE)
-                    done = os.sendfile(self._sock.fileno(), file, offset + sent, size)
-                except BlockingIOError:
-                    await self._room(stall)
-                    continue
-                except (BrokenPipeError, ConnectionError) as exc:
-                    self._fail(exc)
-                    raise ClientDisconnected("the client has disconnected") from None
-                except OSError:
-                    break  # a file the kernel cannot send from: a pipe, some network file systems
-                if not done:
-                    return sent
-                sent += done
-                await trio.lowlevel.checkpoint()
-        finally:
-            self._lent = False
-            if self._unsent:
-                self._watch()
-            elif not self._lost:
-                self._written()
-        while sent < count:
-            size = min(count - sent, HIGH_WATER)
-            data = await self._loop.run_blocking(os.pread, file, size, offset + sent)
-            if not data:
-                break
-            if self._closing:
-                raise ClientDisconnected("the client has disconnected")
-            self.write(data)
-            while self._unsent:
-                await self._room(stall)
-            sent += len(data)
-        return sent
-
-    async def _room(self, stall: float) -> None:
-        """Wait until the socket takes more.
-
-        Raises:
-            ClientDisconnected: It has not for *stall* seconds, or is no more.
-        """
-        self._progress = waiter = self._loop.create_future()
-        self._watch()
-        with trio.move_on_after(stall):
-            await waiter
-        if not waiter.done():
-            self._end()
-            raise ClientDisconnected("the client has stopped reading")
-        if self._lost:
-            raise ClientDisconnected("the client has disconnected")
-
-
-async def _sendfile(transport: Any, file: int, offset: int, count: int, stall: float) -> int:
-    # By the transport's own method, which may stand behind another.
-    sent: int = await transport.sendfile(file, offset, count, stall)
-    return sent
-
-
-def _name(ask: Callable[[], Any]) -> Any:
-    """A socket's address, or None where the peer has gone already."""
-    try:
-        return ask()
-    except OSError:
-        return None
-
-
 @asynccontextmanager
 async def hosting() -> AsyncIterator[TrioLoop]:
     """A `TrioLoop` in the running trio; left, it cuts and cancels what is left, and waits for it.
 
     Its tasks live behind a shield: a caller that is cancelled can still drain in order. What the
-    caller raises comes out as it is, and what ends the loop too early (SystemExit in a task, a
-    bug of the reactor) cancels the caller and comes out in its place.
+    caller raises comes out as it is. SystemExit in a task, and what ends the loop too early (a bug
+    of the reactor), cancels the caller and comes out in its place.
     """
-    selector = selectors.DefaultSelector()
-    if not hasattr(selector, "fileno"):
-        raise RuntimeError(
-            f"trio cannot watch a {type(selector).__name__}: this platform has neither epoll nor "
-            "kqueue; use asyncio"
-        )
-    made: list[TrioLoop] = []
-    failure: BaseException | None = None
-    error: BaseException | None = None
+    with selectors.DefaultSelector() as selector:
+        if not hasattr(selector, "fileno"):
+            raise RuntimeError(
+                f"trio cannot watch a {type(selector).__name__}: this platform has neither epoll "
+                "nor kqueue; use asyncio"
+            )
+        made: list[TrioLoop] = []
+        ready = trio.Event()
+        failure: BaseException | None = None
+        error: BaseException | None = None
 
-    async def host(task_status: trio.TaskStatus[None]) -> None:
-        nonlocal failure
-        try:
-            with trio.CancelScope(shield=True):
-                async with trio.open_nursery() as nursery:
-                    made.append(TrioLoop(nursery, selector))
-                    task_status.started()
-                    await trio.sleep_forever()
-        except BaseException as exc:
-            # The end of a buried task is an error of trio's own.
-            if _must_go_on(exc) or not (made and made[0].is_closed):
-                failure = _alone(exc)
-                interrupt.cancel()
-                for loop in made:
-                    loop.give_up()
-        finally:
-            selector.close()
+        def leave(exc: BaseException) -> None:
+            nonlocal failure
+            failure = failure or exc
+            interrupt.cancel()
 
-    with trio.CancelScope() as interrupt:
-        async with trio.open_nursery() as outer:
-            await outer.start(host)
+        async def host() -> None:
             try:
-                yield made[0]
+                with trio.CancelScope(shield=True):
+                    async with trio.open_nursery() as nursery:
+                        made.append(TrioLoop(nursery, selector, leave))
+                        ready.set()
+                        await trio.sleep_forever()
             except BaseException as exc:
-                error = exc
+                # The end of a buried task is an error of trio's own.
+                if not (made and made[0].is_closed):
+                    leave(_alone(exc))
+                    for loop in made:
+                        loop.give_up()
             finally:
-                made[0].close()
+                ready.set()
+
+        with trio.CancelScope() as interrupt:
+            async with trio.open_nursery() as outer:
+                # Not by `outer.start`: there, who is cancelled meanwhile waits for the host's end.
+                outer.start_soon(host)
+                with trio.CancelScope(shield=True):
+                    await ready.wait()
+                if made:
+                    try:
+                        yield made[0]
+                    except BaseException as exc:
+                        error = exc
+                    finally:
+                        made[0].close()
     try:
         if failure is not None:
             raise failure

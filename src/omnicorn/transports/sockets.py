@@ -22,6 +22,7 @@ What this file decides:
 6. Sockets are non-blocking and close on exec. TCP_NODELAY is set on the listening socket, and
    Linux hands it down to every accepted one: asyncio sets it again (only where the protocol
    number is known, hence the explicit IPPROTO_TCP) and so does uvloop, other loops need not.
+   TCP_CORK (`hold_back`) is handed down likewise.
    TCP_DEFER_ACCEPT stays off: it would hold silent clients where no deadline of ours sees them.
 
 For whoever hands these sockets to a loop: the ``create_server(sock=...)`` of asyncio and uvloop
@@ -31,6 +32,7 @@ CPython 3.13 their ``create_unix_server`` removes the file unless told ``cleanup
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -583,6 +585,21 @@ def reset_on_close(sock: Any) -> None:
             twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
         pass  # a unix socket knows no reset, a closed one needs none
+
+
+def hold_back(sock: Any, on: bool) -> None:
+    """Let small writes wait for the next ones, and the last of them for the end (TCP_CORK).
+
+    A response and its end are one segment then, and one event to the peer, not two. Set on a
+    listening socket, it holds for all that are accepted from it.
+
+    Args:
+        sock: A socket, or what asyncio shows of one.
+        on: Whether; what waits leaves when it ends.
+    """
+    if hasattr(socket, "TCP_CORK") and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # where the peer has gone
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
 
 def _inet(name: object) -> tuple[str, int] | None:

@@ -15,7 +15,14 @@ from omnicorn.config import Bind
 from omnicorn.config.bind import parse_bind
 from omnicorn.errors import ConfigError
 from omnicorn.transports import sockets
-from omnicorn.transports.sockets import Listeners, bind, describe, local_address, peer_address
+from omnicorn.transports.sockets import (
+    Listeners,
+    bind,
+    describe,
+    hold_back,
+    local_address,
+    peer_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +149,22 @@ def test_accepted_sockets_inherit_nodelay_and_are_not_deferred() -> None:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
             if hasattr(socket, "TCP_DEFER_ACCEPT"):
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="TCP_CORK is Linux's")
+def test_what_is_held_back_leaves_when_that_ends() -> None:
+    with listen([LOCAL]) as listeners:
+        hold_back(listeners.sockets[0], True)
+        client, accepted = connect(listeners.sockets[0])
+        with client, accepted:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as loops do
+            client.setblocking(False)
+            accepted.sendall(b"held")
+            with pytest.raises(BlockingIOError):
+                client.recv(4)
+            hold_back(accepted, False)
+            client.settimeout(5)
+            assert client.recv(4) == b"held"
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
