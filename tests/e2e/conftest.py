@@ -61,7 +61,6 @@ ON_ONE_LOOP = {
     "test_trio.py": "it is about what trio alone has, and runs there",
     "test_compat_django.py": "``manage.py runserver`` has no choice of a loop",
     "test_compat_gunicorn.py": "the class of gunicorn's worker decides on the loop",
-    "test_fronts.py": "what it looks at is what front servers send, and make of answers",
     "test_lifecycle.py::test_wrong_usage_is_exit_code_2_and_named": "it ends before the loop",
     "test_lifecycle.py::test_no_application_is_exit_code_2": "it ends before the loop",
 }

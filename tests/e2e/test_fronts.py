@@ -389,6 +389,25 @@ def test_repeated_fields_arrive(port_of: Callable[[Route], int], route: Route) -
     assert ", ".join(tags) == "a, b"
 
 
+@through([route for route in ROUTES if route.front in ("nginx", "Apache")])
+@pytest.mark.parametrize("name", ["Proxy", "Content-Type"])
+def test_repeated_fields_that_are_left_out_do_no_harm(
+    port_of: Callable[[Route], int], route: Route, name: str
+) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", port_of(route), timeout=20)
+    client.putrequest("GET", "/")
+    client.putheader(name, "text/plain")
+    client.putheader(name, "text/html")
+    client.endheaders()
+    response = client.getresponse()
+    body = response.read()
+    client.close()
+
+    assert response.status == 200, body
+    names = [name for name, _ in json.loads(body)["headers"]]
+    assert "proxy" not in names and names.count("content-type") <= 1
+
+
 @through([route for route in ROUTES if route.front == "nginx"])
 def test_a_front_on_a_unix_socket_names_no_client(
     fronts: Any, port_of: Callable[[Route], int], route: Route
@@ -486,17 +505,27 @@ def test_10_mib_of_no_declared_length_arrive(ask: Ask, route: Route) -> None:
     assert answer.body == DIGEST
 
 
-@through(ROUTES)
-def test_an_early_answer_to_a_5_mib_upload_arrives(
-    port_of: Callable[[Route], int], route: Route
-) -> None:
-    """To a client that reads while it sends: HAProxy takes no more content after the answer."""
-    with socket.create_connection(("127.0.0.1", port_of(route)), 20) as sock:
+def answer_to_upload(port: int, size: int, rate: float) -> tuple[int, bytes]:
+    """What ``/early`` answers a client that reads while it sends: HAProxy takes no more content
+    after the answer.
+
+    Args:
+        port: The front's.
+        size: Of the content.
+        rate: Bytes in a second.
+    """
+    with socket.create_connection(("127.0.0.1", port), 30) as sock:
+        over = threading.Event()
 
         def send() -> None:
-            head = f"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {5 * MIB}\r\n\r\n"
+            head = f"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"
+            piece = UPLOAD[: MIB // 8]
             try:
-                sock.sendall(head.encode() + UPLOAD[: 5 * MIB])
+                sock.sendall(head.encode())
+                for _ in range(size // len(piece)):
+                    sock.sendall(piece)
+                    if over.wait(len(piece) / rate):
+                        break
             except OSError:
                 pass  # the front, or the end of this test, has cut it short
 
@@ -505,11 +534,42 @@ def test_an_early_answer_to_a_5_mib_upload_arrives(
         try:
             response = http.client.HTTPResponse(sock)
             response.begin()
-            assert (response.status, response.read()) == (403, b"no, thank you")
+            return response.status, response.read()
         finally:
+            over.set()
             with suppress(OSError):  # it may be over on both sides
                 sock.shutdown(socket.SHUT_RDWR)
             sender.join()
+
+
+@through(ROUTES)
+def test_an_early_answer_to_a_5_mib_upload_arrives(
+    port_of: Callable[[Route], int], route: Route
+) -> None:
+    answer = answer_to_upload(port_of(route), 5 * MIB, float("inf"))
+
+    assert answer == (403, b"no, thank you")
+
+
+@pytest.mark.slow  # twelve times 32 MiB
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.front in ("nginx", "Apache")], ids=str)
+def test_an_early_answer_to_a_32_mib_upload_arrives(
+    port_of: Callable[[Route], int], route: Route
+) -> None:
+    answer = answer_to_upload(port_of(route), 32 * MIB, float("inf"))
+
+    assert answer == (403, b"no, thank you")
+
+
+@pytest.mark.slow  # 5 s each: that is what it is about
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.front == "Apache"], ids=str)
+def test_an_early_answer_to_a_slow_upload_arrives(
+    port_of: Callable[[Route], int], route: Route
+) -> None:
+    """Apache hands content on as it comes, and reads no answer before it has sent all of it."""
+    answer = answer_to_upload(port_of(route), 5 * MIB, 1e6)
+
+    assert answer == (403, b"no, thank you")
 
 
 # ---------------------------------------------------------------- leaving, WebSockets

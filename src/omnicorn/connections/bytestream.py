@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.writing import write_pieces
 from omnicorn.transports.sockets import reset_on_close
 
@@ -24,6 +25,11 @@ LINGER = 20
 """Everything is said, and what the peer still sends is dropped."""
 CLOSE = 21
 """The transport is closing."""
+
+LINGER_TIME = 2.0
+"""Seconds a peer may go on sending after our last byte, if it has not said how much."""
+LINGER_BYTES = 16 << 20
+"""Bytes it may go on sending then: more than two sockets hold, so that it finds our answer."""
 
 
 class ByteStreamConnection:
@@ -42,6 +48,7 @@ class ByteStreamConnection:
     __slots__ = (
         "__weakref__",
         "_cycle",
+        "_lingered",
         "_service",
         "_timing",
         "_transport",
@@ -153,12 +160,51 @@ class ByteStreamConnection:
         if error is not None or service.draining:
             service.end(cycle, error)
 
+    def _linger(self, owed: int = 0) -> None:
+        """End our side, and drop what still comes for a while.
+
+        To close with bytes unread would become a reset, and that takes away what was said last
+        (RFC 9112 §9.6).
+
+        Args:
+            owed: About how many bytes have to come, in the time that they would have had.
+        """
+        transport = self._transport
+        assert transport is not None
+        self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
+        self._lingered = -owed
+        self._expect(LINGER, self._service.timeouts.body if owed else LINGER_TIME)
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+        except OSError:  # the peer has gone, and the loop does not know it yet
+            self._cut()
+            return
+        transport.resume_reading()
+
+    def _drop(self, count: int) -> None:
+        """So many bytes came that nobody reads."""
+        if self._timing != LINGER:
+            return
+        before = self._lingered
+        self._lingered = lingered = before + count
+        if lingered < 0:
+            self._expect(LINGER, self._service.timeouts.body)
+        elif before < 0:
+            self._expect(LINGER, LINGER_TIME)
+        elif lingered > LINGER_BYTES:
+            self._cut()
+
     def _close_transport(self) -> None:
         """Close once what is unwritten has left, as long as the peer goes on reading."""
         transport = self._transport
         if transport is not None:
-            self._unwritten = self._waiting_bytes()
-            self._expect(CLOSE, self._service.timeouts.write)
+            service = self._service
+            self._timing = CLOSE
+            self._unwritten = transport.get_write_buffer_size()
+            self.deadline = deadline = service.now() + service.timeouts.write
+            if not 0.0 <= self.slot * WIDTH <= deadline:  # else it is asked in time
+                service.deadlines.watch(self, deadline)
             transport.close()
 
     def _cut(self, reset: bool = False) -> None:

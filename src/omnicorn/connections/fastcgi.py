@@ -251,9 +251,7 @@ class FastCGIConnection(HTTPConnection):
         if service.draining:
             self.engine.refuse_more()
         if service.active >= service.limit:
-            # Too many exchanges at once: say so without asking the application.
-            cycle.finished = True
-            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            self._turn_away(cycle)
             return cycle  # type: ignore[no-any-return]
         service.active += 1
         service.requests += 1

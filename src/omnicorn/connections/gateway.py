@@ -8,8 +8,12 @@ the engine decides what is said, the bridge what the application sees. Rules:
    own ``forwarded`` fields count if the front's peer is a trusted proxy.
 2. What an end of connection says is what the front will believe. Orderly: the response is
    complete. A reset: it is not, and the front reports a failure.
+   They leave in one segment where that can be: the listening sockets hold small writes back
+   until the end (`hold_back`), and a response that is not complete when it is written stops that.
 3. An answer that comes before the request's content is not taken away by a reset: we *linger*,
-   writing nothing, reading and dropping for a bounded while.
+   writing nothing, reading and dropping. Fronts hand an answer on only when they have sent all
+   of the content, so it gets the time that it would have had; what has no length, or exceeds
+   it, gets a bounded while.
 4. A front opens a connection when it has a request. So one that is silent when the server
    drains gets a moment, instead of being closed in the request's face.
 """
@@ -19,13 +23,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
+from omnicorn.connections.bytestream import LINGER, WRITE
 from omnicorn.connections.exclusive import ExclusiveConnection
 from omnicorn.errors import HandshakeRefused
 from omnicorn.http.fields import list_tokens
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.cgi.engine import BODY, COMPLETE, HEAD
-from omnicorn.transports.sockets import peer_address
+from omnicorn.transports.sockets import hold_back, peer_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,15 +42,8 @@ if TYPE_CHECKING:
 
     Engine = type[ScgiEngine[Any]] | type[UwsgiEngine[Any]]
 
-LINGER_TIME = 2.0
-"""Seconds a front may go on sending after our last byte."""
-LINGER_BYTES = 16 << 20
-"""Bytes it may go on sending."""
 DRAIN_TIME = 1.0
 """Seconds a silent connection has for its request when the server stops."""
-
-_ALL = 1 << 62
-"""Bytes unwritten at first: so the first look at what is left sees progress."""
 
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.pathsend": {},
@@ -76,7 +73,7 @@ class GatewayConnection(ExclusiveConnection):
         encoder: Shared likewise.
     """
 
-    __slots__ = ("_lingered",)
+    __slots__ = ("_flowing",)
 
     engine: ScgiEngine[GatewayConnection] | UwsgiEngine[GatewayConnection]
 
@@ -98,7 +95,7 @@ class GatewayConnection(ExclusiveConnection):
         self._secure = False
         self._trusted = None
         self._extensions = EXTENSIONS
-        self._lingered = 0
+        self._flowing = False
         self.engine = engine(self, parser, encoder, service.defaults, service.flush_soon)
 
     # ------------------------------------------------------------------ from the transport
@@ -111,13 +108,14 @@ class GatewayConnection(ExclusiveConnection):
         self._expect(_HEAD, DRAIN_TIME if draining else service.timeouts.head)
 
     def data_received(self, data: bytes) -> None:
+        if self._timing >= LINGER:
+            self._drop(len(data))
+            return
         engine = self.engine
         engine.receive(data)
         timing = self._timing
         if timing >= LINGER:
-            self._lingered += len(data)
-            if self._lingered > LINGER_BYTES:
-                self._cut()
+            pass
         elif engine.closing:
             self._end()
         elif timing != WRITE:
@@ -173,14 +171,8 @@ class GatewayConnection(ExclusiveConnection):
         self._cycle = cycle
         if service.timed:
             cycle.began = service.now()
-        if refusal is not None:
-            cycle.finished = True
-            cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
-            return cycle  # type: ignore[no-any-return]
-        if service.active >= service.limit:
-            # Too many exchanges at once: say so without asking the application.
-            cycle.finished = True
-            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        if refusal is not None or service.active >= service.limit:
+            self._turn_away(cycle, refusal)
             return cycle  # type: ignore[no-any-return]
         service.active += 1
         service.requests += 1
@@ -232,6 +224,17 @@ class GatewayConnection(ExclusiveConnection):
             self._end()
         return self.deadline
 
+    def flush(self) -> None:
+        """Write what the engine has to say."""
+        super().flush()
+        transport = self._transport
+        if not self._flowing and not self.engine.closing and transport is not None:
+            # It goes on after a while: from here on nothing waits for the end.
+            self._flowing = True
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                hold_back(sock, False)
+
     def _end(self) -> None:
         """The engine has ended the conversation: write its last word, log why, close."""
         self.flush()
@@ -261,24 +264,11 @@ class GatewayConnection(ExclusiveConnection):
             self._cut()
             return
         if engine.remote == COMPLETE or not engine.expects_more or not transport.can_write_eof():
-            if self.slot < 0:
-                self._close_transport()
-            else:  # when its slot's time comes, it gets a deadline, if it is still there
-                self._timing = CLOSE
-                self.deadline = 0.0
-                self._unwritten = _ALL
-                transport.close()
+            self._close_transport()
             return
-        self._unwritten = _ALL
+        owed = engine.owed
         engine.stop()
-        self._expect(LINGER, LINGER_TIME)
-        try:
-            transport.write_eof()
-        except OSError:  # the peer has gone, and the loop does not know it yet
-            self._cut()
-            return
-        if not engine.reading:
-            transport.resume_reading()
+        self._linger(owed)
 
     def drain(self) -> None:
         """The server stops: a request that has begun, or is about to, is still answered."""

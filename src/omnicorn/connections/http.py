@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omnicorn.bridge.websocket import SocketCarrier, WebSocketCycle
     from omnicorn.bridge.wsgi import WsgiCycle
     from omnicorn.connections.service import Service
-    from omnicorn.errors import RemoteProtocolError
+    from omnicorn.errors import HandshakeRefused, RemoteProtocolError
     from omnicorn.observability.logs import RateLimited
     from omnicorn.ports import RequestHead, Stream
     from omnicorn.security.trust import TrustedPeers
@@ -130,6 +130,19 @@ class HTTPConnection(ByteStreamConnection):
         return WebSocketCycle(
             service.app, scope, stream, carrier, offer, settings.max_queue, settings.max_size
         )
+
+    def _turn_away(self, cycle: Any, refusal: HandshakeRefused | None = None) -> None:
+        """Answer an exchange without asking the application.
+
+        Args:
+            cycle: Of the exchange.
+            refusal: Why, and with what; None: there are too many at once.
+        """
+        cycle.finished = True
+        if refusal is None:
+            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        else:
+            cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
 
     def _log_refusal(
         self, error: RemoteProtocolError, answer: int | str, log: RateLimited | None = None

@@ -40,11 +40,6 @@ if TYPE_CHECKING:
     from omnicorn.connections.service import Service
     from omnicorn.ports import RequestHead, Stream, StreamHandler
 
-LINGER_TIME = 2.0
-"""Seconds a peer may go on sending after our last byte."""
-LINGER_BYTES = 16 << 20
-"""Bytes it may go on sending: more than two sockets hold, so that it finds our answer."""
-
 # What the deadline is for.
 _SILENCE, _HEAD, _BODY, _IDLE = range(4)
 
@@ -55,7 +50,7 @@ _NOBODY: Any = None
 class Http1Connection(ExclusiveConnection):
     """A peer's connection; `ConnectionPort` to the transport, `StreamOwner` to the engine."""
 
-    __slots__ = ("_lingered",)
+    __slots__ = ()
 
     engine: Http1Engine[Http1Connection]
 
@@ -64,7 +59,6 @@ class Http1Connection(ExclusiveConnection):
         self.engine = Http1Engine(
             self, service.parser, service.encoder, service.defaults, service.flush_soon
         )
-        self._lingered = 0
 
     # ------------------------------------------------------------------ from the transport
 
@@ -130,14 +124,8 @@ class Http1Connection(ExclusiveConnection):
         self._cycle = cycle
         if service.timed:
             cycle.began = service.now()
-        if refusal is not None:
-            cycle.finished = True
-            cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
-            return cycle
-        if service.active >= service.limit:
-            # Too many exchanges at once: say so without asking the application.
-            cycle.finished = True
-            cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+        if refusal is not None or service.active >= service.limit:
+            self._turn_away(cycle, refusal)
             return cycle
         service.active += 1
         service.requests += 1
@@ -264,9 +252,7 @@ class Http1Connection(ExclusiveConnection):
         remote = engine.remote
         timing = self._timing
         if timing >= LINGER:
-            self._lingered += received
-            if self._lingered > LINGER_BYTES:
-                self._cut()
+            self._drop(received)
         elif engine.closing:
             self._end()
         elif timing == WRITE:
@@ -324,15 +310,7 @@ class Http1Connection(ExclusiveConnection):
         lingers = engine.expects_more and transport.can_write_eof()
         engine.stop()
         if lingers:
-            self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
-            self._expect(LINGER, LINGER_TIME)
-            try:
-                transport.write_eof()
-            except OSError:  # the peer has gone, and the loop does not know it yet
-                self._cut()
-                return
-            if not engine.reading:
-                transport.resume_reading()
+            self._linger()
         else:
             self._close_transport()
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.cycle import Exchange
 from omnicorn.bridge.http import PUSH
-from omnicorn.connections.bytestream import LINGER, WRITE
+from omnicorn.connections.bytestream import LINGER, LINGER_TIME, WRITE
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import HandshakeRefused, Http2Error, Http2StreamError
 from omnicorn.ports import HIGH_WATER
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from omnicorn.protocols.http2.requests import Head
     from omnicorn.protocols.http2.stream import Http2Stream
 
-LINGER_TIME = 2.0
-"""Seconds a peer may go on sending after our last byte."""
 DEAF = 1 << 20
 """Bytes of output past which a peer that does not read is not read: more than content makes."""
 
@@ -204,13 +202,8 @@ class Http2Connection(HTTPConnection):
         if service.timed:
             cycle.began = service.now()
         if refusal is not None or service.active >= service.limit:
-            cycle.finished = True
             stream.handler = handler
-            if refusal is not None:
-                cycle.refuse(refusal.status, refusal.reason.encode(), refusal.headers)
-            else:
-                # Too many exchanges at once: say so without asking the application.
-                cycle.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
+            self._turn_away(cycle, refusal)
             return handler  # type: ignore[no-any-return]
         service.active += 1
         service.requests += 1
@@ -399,16 +392,8 @@ class Http2Connection(HTTPConnection):
         if transport is None:
             return
         if not self.engine.remote_closed and transport.can_write_eof():
-            # A peer opens windows as it reads: its frames cross our last word, and closing
-            # with bytes unread would take that away (RFC 9112 §9.6).
-            self._unwritten = 1 << 62  # the first look at what is unwritten sees progress
-            self._expect(LINGER, LINGER_TIME)
-            try:
-                transport.write_eof()
-            except OSError:  # the peer has gone, and the loop does not know it yet
-                self._cut()
-                return
-            transport.resume_reading()
+            # A peer opens windows as it reads: its frames cross our last word.
+            self._linger()
         else:
             self._close_transport()
 

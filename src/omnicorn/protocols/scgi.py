@@ -6,8 +6,8 @@
 
 Decided here: what a netstring is (no sign, no leading zero, nothing longer than the limit), and
 what the specification demands of its variables: CONTENT_LENGTH stands first and is a number,
-SCGI is 1, none stands twice. The one exception are the client's own fields (``HTTP_*``), which
-nginx before 1.23 repeats as the client did.
+SCGI is 1, none stands twice. The one exception is what the client sent as fields (``HTTP_*``),
+which nginx before 1.23 repeats as the client did.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def cut_client(block: bytes) -> tuple[object, tuple[str, int]] | None:
     parts = rest.split(b"\0", 3)
     if len(parts) < 4 or parts[1] != b"REMOTE_PORT":
         return None
-    address, _, port, after = parts
+    address, _, digits, after = parts
     host = addresses.get(address) or learn_address(address)
-    if host is None or len(port) > 5 or not port.isdigit():
+    if host is None or len(digits) > 5 or not digits.isdigit():
         return None
-    return (before, after), (host, int(port))
+    port = int(digits)
+    return None if port > 65535 else ((before, after), (host, port))
 
 
 class ScgiEngine(GatewayEngine[Owner]):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import tempfile
+from contextlib import suppress
 from typing import Any
+
+import native
 
 MIB = 1 << 20
 
@@ -79,7 +81,7 @@ async def cut(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """An error in the middle of the response."""
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"x" * MIB, "more_body": True})
-    await asyncio.sleep(0.2)  # until it is on its way
+    await native.sleep(0.2)  # until it is on its way
     raise RuntimeError("on purpose")
 
 
@@ -92,14 +94,12 @@ async def wait(scope: dict[str, Any], receive: Any, send: Any) -> None:
             "headers": [(b"x-accel-buffering", b"no"), (b"content-type", b"text/event-stream")],
         }
     )
-    left = asyncio.ensure_future(disconnect(receive))
-    try:
-        while not left.done():
-            body = b"data: 1\n\n"
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            await asyncio.wait((left,), timeout=0.05)
-    except OSError:
-        left.cancel()
+    async with native.beside(disconnect(receive)) as left:
+        with suppress(OSError):
+            while not left.done():
+                body = b"data: 1\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await left.wait(0.05)
     print(f"left {scope['query_string'].decode()}", flush=True)
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests import fastcgi_front as front
 from tests.fastcgi_front import ABORT, STDIN, begin, params, record, request
 
-from omnicorn.connections.bytestream import LINGER_TIME
+from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.fastcgi import acceptor
 from omnicorn.connections.gateway import DRAIN_TIME
 from omnicorn.connections.service import Timeouts
@@ -300,6 +301,23 @@ def test_a_bad_request_is_answered_and_logged(
     assert len(warnings(caplog)) == 1 and why in warnings(caplog)[0]
     assert f"refused with {status}" in warnings(caplog)[0]
     assert not world.gone()
+
+
+def test_the_content_behind_an_early_answer_may_be_as_much_as_was_said(fastcgi: Open) -> None:
+    world = fastcgi(timeouts=Timeouts(body=10.0))
+    post = params(REQUEST_METHOD="POST", CONTENT_LENGTH=str(2 * LINGER_BYTES))
+    world.send(begin(keep=False) + post)
+    world.exchange.respond(403, b"no")
+    for _ in range(2 * LINGER_BYTES // (1 << 20)):
+        world.advance(9.0)
+        for _ in range(16):
+            world.send(record(STDIN, 1, b"x" * 65_000))
+    assert world.service.connections
+
+    # Nearly all of it has come.
+    world.send(record(STDIN, 1, b"x" * 10_000) * 28)
+    world.advance(LINGER_TIME + 2 * WIDTH)
+    assert not world.service.connections
 
 
 def test_wrong_records_are_logged_and_the_connection_ends(

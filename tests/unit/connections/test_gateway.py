@@ -14,13 +14,15 @@ from tests.gateways import scgi_request, uwsgi_request
 
 from omnicorn.bridge.wsgi import Wsgi
 from omnicorn.connections import accept
+from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
-from omnicorn.connections.gateway import DRAIN_TIME, LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.gateway import DRAIN_TIME
 from omnicorn.connections.service import Service, Timeouts
 from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER
 from omnicorn.security.trust import TrustedPeers
 from omnicorn.transports.inproc import ManualLoop, Peer, connect
+from omnicorn.transports.sockets import hold_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,19 +155,23 @@ def test_a_front_that_never_reads_is_cut(front: Open) -> None:
     assert not line.service.connections
 
 
+@pytest.mark.parametrize("head", [3.0, 100.0])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_front_that_never_reads_the_last_bytes_is_cut(front: Open, late: bool) -> None:
-    line = front(timeouts=Timeouts(head=3.0, write=5.0))
+def test_a_front_that_never_reads_the_last_bytes_is_cut(
+    front: Open, late: bool, head: float
+) -> None:
+    line = front(timeouts=Timeouts(head=head, write=5.0))
     line.send(scgi_request())
     if late:  # the deadline of the head is over
-        line.advance(3.0 + 2 * WIDTH)
+        line.advance(head + 2 * WIDTH)
     line.peer.pause()
     line.exchange.start()
     line.exchange.body(b"x" * HIGH_WATER)
     line.run()
+    line.advance(5.0 - WIDTH)
     assert line.service.connections
 
-    line.advance(3.0 + 5.0 + 3 * WIDTH)
+    line.advance(3 * WIDTH)
 
     assert line.gone
     assert not line.service.connections
@@ -211,6 +217,34 @@ def test_a_complete_response_asks_for_no_reset(front: Open, sock: socket.socket)
 
     assert line.gone
     assert lingering(sock) != RESET
+
+
+def is_held_back(sock: socket.socket) -> bool:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) != 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="TCP_CORK is Linux's")
+def test_a_response_leaves_with_its_end_where_both_come_in_one_go(
+    front: Open, sock: socket.socket
+) -> None:
+    hold_back(sock, True)
+    line = front(hello, link={"extra": {"socket": sock}})
+    line.send(scgi_request())
+
+    assert line.gone
+    assert is_held_back(sock)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="TCP_CORK is Linux's")
+def test_what_comes_before_the_end_is_not_held_back_for_it(
+    front: Open, sock: socket.socket
+) -> None:
+    hold_back(sock, True)
+    line = front(link={"extra": {"socket": sock}})
+    line.send(scgi_request())
+    line.exchange.start()
+
+    assert not is_held_back(sock)
 
 
 def test_a_file_goes_by_the_kernel(serve: Callable[..., Any], tmp_path: Any) -> None:
@@ -264,20 +298,68 @@ def test_an_early_answer_arrives_although_the_content_still_comes(front: Open) -
     assert not line.service.connections
 
 
-def test_what_comes_behind_an_early_answer_is_bounded(front: Open) -> None:
-    line = front(hello)
-    line.send(scgi_request(b"x", CONTENT_LENGTH=str(1 << 30)))
-    for _ in range(LINGER_BYTES // (1 << 20) + 2):
-        line.send(b"x" * (1 << 20))
+def test_the_content_behind_an_early_answer_has_the_time_that_it_would_have_had(
+    front: Open,
+) -> None:
+    line = front(hello, timeouts=Timeouts(body=10.0))
+    line.send(scgi_request(b"x", CONTENT_LENGTH="100"))
+    for _ in range(9):
+        line.advance(9.0)
+        line.send(b"x" * 10)
+    assert line.service.connections
+    line.advance(10.0 + 2 * WIDTH)
 
     assert not line.service.connections
 
 
-def test_a_front_that_stays_behind_an_early_answer_is_left(front: Open) -> None:
+@pytest.mark.parametrize("scheme", ["scgi", "uwsgi"])
+def test_the_content_behind_an_early_answer_may_be_as_much_as_was_said(
+    front: Open, scheme: str
+) -> None:
+    line = front(hello, scheme)
+    size = 2 * LINGER_BYTES
+    request = scgi_request if scheme == "scgi" else uwsgi_request
+    line.send(request(b"x", CONTENT_LENGTH=str(size + 1)))
+    for _ in range(size >> 20):
+        line.send(b"x" * (1 << 20))
+    assert line.service.connections
+
+    # All of it has come: there is little to wait for.
+    line.advance(LINGER_TIME + 2 * WIDTH)
+    assert not line.service.connections
+
+
+@pytest.mark.parametrize("size", [1, 5], ids=["with a part of the content", "with all of it"])
+def test_an_answer_within_the_segment_counts_what_is_left_of_it(front: Open, size: int) -> None:
+    line = front(limit_concurrency=1, timeouts=Timeouts(body=10.0))
+    line.send(scgi_request())
+    other = line.connect()
+    other.send(scgi_request(b"x" * size, CONTENT_LENGTH="5"))
+    line.run()
+    assert len(line.service.connections) == 2
+    line.advance(LINGER_TIME + 2 * WIDTH)
+
+    assert len(line.service.connections) == (2 if size < 5 else 1)
+
+
+def test_what_comes_behind_the_content_is_bounded(front: Open) -> None:
     line = front(hello)
     line.send(scgi_request(b"x", CONTENT_LENGTH="5"))
+    for _ in range(LINGER_BYTES // (1 << 20)):
+        line.send(b"x" * (1 << 20))
     assert line.service.connections
-    line.advance(LINGER_TIME + 2 * WIDTH)
+    line.send(b"x" * (1 << 20))
+
+    assert not line.service.connections
+
+
+def test_a_refused_request_is_drained_for_a_bounded_while(front: Open) -> None:
+    line = front(hello, limits=Limits(body=10))
+    assert line.send(scgi_request(b"x", CONTENT_LENGTH="500")).startswith(b"Status: 413 ")
+    assert line.service.connections
+    line.advance(LINGER_TIME - WIDTH)
+    line.send(b"x" * 100)
+    line.advance(3 * WIDTH)
 
     assert not line.service.connections
 

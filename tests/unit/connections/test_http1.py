@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
-from omnicorn.connections.http1 import LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.service import Timeouts
 from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER

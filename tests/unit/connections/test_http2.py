@@ -46,8 +46,9 @@ from tests.http2_client import (
     window_update,
 )
 
+from omnicorn.connections.bytestream import LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
-from omnicorn.connections.http2 import LINGER_TIME, Http2Connection
+from omnicorn.connections.http2 import Http2Connection
 from omnicorn.connections.service import Http2, Timeouts
 from omnicorn.errors import ASGIError, ClientDisconnected
 from omnicorn.http.limits import Limits

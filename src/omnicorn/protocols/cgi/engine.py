@@ -172,7 +172,7 @@ class GatewayEngine(Generic[Owner]):
                     if head.length < 0:
                         reason = "the front does not say how long the content is"
                         raise RemoteProtocolError(reason, 411)
-                    self._remaining = head.length  # content still to come
+                    self._remaining = head.length - len(data)  # content still to come
                     self.remote = BODY
                 else:
                     self.remote = COMPLETE
@@ -181,6 +181,8 @@ class GatewayEngine(Generic[Owner]):
                 handler = self._owner.on_request(self, head)
                 if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
                     self._handler = handler
+            elif self.remote == BODY:
+                self._remaining -= len(data)
             if data:
                 if self.remote == BODY:
                     data = self._read_body(data)
@@ -232,17 +234,16 @@ class GatewayEngine(Generic[Owner]):
         """Pass content on; returns what follows it."""
         remaining = self._remaining
         rest = b""
-        if len(data) > remaining:
-            rest = data[remaining:]
-            data = data[:remaining]
-        self._remaining = remaining = remaining - len(data)
-        if not remaining:
+        if remaining <= 0:
             self.remote = COMPLETE
+            if remaining:
+                rest = data[remaining:]
+                data = data[:remaining]
         handler = self._handler
         if handler is not None:
             self._unread += len(data)
             handler.on_data(data)
-            if not remaining and self._handler is handler:  # else it was answered within on_data
+            if remaining <= 0 and self._handler is handler:  # else it was answered within on_data
                 handler.on_end()
         return rest
 
@@ -475,6 +476,11 @@ class GatewayEngine(Generic[Owner]):
     def expects_more(self) -> bool:
         """Whether the peer may still be sending something that nobody will read."""
         return not self.remote_closed and (self.error is not None or self.remote == BODY)
+
+    @property
+    def owed(self) -> int:
+        """How much content is still to come; 0 where that is not known."""
+        return max(0, self._remaining) if self.remote == BODY else 0
 
     def _write(self, data: bytes) -> None:
         if not self.out:

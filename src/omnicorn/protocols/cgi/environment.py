@@ -52,6 +52,8 @@ _VARIABLE = b""
 _NOT_FIELDS = frozenset(
     {b"content-length", b"content-type", b"proxy", b"transfer-encoding"}
 )  # the first two come as variables of their own
+_LENGTHS = frozenset({b"CONTENT_LENGTH", b"HTTP_CONTENT_LENGTH", b"HTTP_TRANSFER_ENCODING"})
+"""Of these, two that differ are a lie about the content (RFC 9112 §6.3)."""
 
 _VERSIONS = {
     b"HTTP/1.0": "1.0",
@@ -105,8 +107,8 @@ class EnvironmentParser:
         limits: What is allowed: ``head`` bounds a block, ``line`` REQUEST_URI, ``fields`` the
             client's fields, ``body`` the content.
         root_path: The configured mount point; ``""`` leaves it to the front.
-        unique: Whether a variable that stands twice is refused (the client's fields may); else
-            the last one counts.
+        unique: Whether a variable that stands twice is refused (what the client sent as a field
+            may); else the last one counts.
         cut: Takes what may be the client's address and port out of a block; returns all the
             rest, which can be hashed and equals no other block's, and them.
 
@@ -190,17 +192,22 @@ class EnvironmentParser:
             if field:
                 headers.append((field, value))
                 values.append(value)
-            elif self._unique and name in variables:
-                raise RemoteProtocolError(f"the variable {_show(name)} stands twice")
-            elif name == b"CONTENT_LENGTH" and variables.get(name, value) != value:
-                raise RemoteProtocolError("there are several values of CONTENT_LENGTH")
             else:
+                if name in variables:
+                    self._repeat(name, variables[name] == value)
                 variables[name] = value
         if len(headers) > self.limits.fields:
             raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
         if not are_values(values):
             headers = [(field, _clean(field, value)) for field, value in headers]
         return self._build(variables.get, headers), _client(variables.get)
+
+    def _repeat(self, name: bytes, same: bool) -> None:
+        """A variable stands twice; refuse it where that is not the client's doing, or a lie."""
+        if name in _LENGTHS and not same:
+            raise RemoteProtocolError(f"there are several values of {name.decode()}")
+        if self._unique and not name.startswith(b"HTTP_"):
+            raise RemoteProtocolError(f"the variable {_show(name)} stands twice")
 
     def _learn_name(self, name: bytes) -> bytes:
         """The field that a variable is; `_VARIABLE` if it is none."""
@@ -342,10 +349,16 @@ def cut_client(block: bytes) -> tuple[object, Client] | None:
     found = _match_client(block, block.find(b"REMOTE_ADDR"))
     if found is None:
         return None
-    address, port = found.groups()
+    address, digits = found.groups()
+    host = addresses.get(address) or learn_address(address)
+    port = int(digits)
+    if host is None or port > 65535:
+        return None
     start, end = found.span(1)
-    rest = (block[:start], block[end : found.start(2)], block[found.end(2) :])
-    return rest, (address.decode("ascii"), int(port))
+    # Two framings say how long they are, and say it elsewhere: so that this is no lie, either.
+    sizes = (end - start, len(digits))
+    rest = (block[:start], block[end : found.start(2)], block[found.end(2) :], sizes)
+    return rest, (host, port)
 
 
 _Target = tuple[str, bytes, bytes, "bytes | None"]
@@ -401,7 +414,14 @@ def learn_address(address: bytes) -> str | None:
     """What stands in REMOTE_ADDR as text; None where it is no IP address."""
     if _match_address(address) is None:
         return None  # "", or "unix:": the front listens on a unix socket
-    return addresses.remember(address, address.decode("ascii"), len(address))
+    host = address.decode("ascii")
+    from ipaddress import ip_address
+
+    try:
+        ip_address(host)
+    except ValueError:
+        return None
+    return addresses.remember(address, host, len(address))
 
 
 def _client(get: Callable[[bytes, bytes], bytes]) -> Client | None:
