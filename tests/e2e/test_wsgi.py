@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conftest import Serve, ServerProcess
+    from conftest import Serve, ServerProcess, Wire
 
 FRAMEWORKS = {
     "flask": "flask",
@@ -72,8 +73,22 @@ def test_a_body_comes_back(client: httpx.Client) -> None:
     assert client.post("/echo", content=content).content == content
 
 
-def test_a_short_chunked_body_comes_back(client: httpx.Client) -> None:
-    assert client.post("/echo", content=iter([b"in ", b"chunks"])).content == b"in chunks"
+@pytest.mark.parametrize("size", [9, 50_000, 200_000, 3_000_000])
+def test_a_chunked_body_comes_back(client: httpx.Client, size: int) -> None:
+    """Django and Bottle read as many bytes as CONTENT_LENGTH says, which is none without it."""
+    content = (bytes(range(256)) * (size // 256 + 1))[:size]
+    chunks = (content[at : at + 10_000] for at in range(0, size, 10_000))
+    assert client.post("/echo", content=chunks).content == content
+
+
+def test_a_chunked_upload_is_read(client: httpx.Client) -> None:
+    files = {"file": ("a.bin", b"y" * 3_000_000)}
+    whole = httpx.Request("POST", client.base_url, files=files)
+    content = whole.read()
+    chunks = (content[at : at + 10_000] for at in range(0, len(content), 10_000))
+    headers = {"content-type": whole.headers["content-type"]}
+    response = client.post("/upload", content=chunks, headers=headers)
+    assert response.json() == {"filename": "a.bin", "size": 3_000_000}
 
 
 def test_a_stream_comes_whole(client: httpx.Client) -> None:
@@ -159,7 +174,8 @@ def test_a_client_that_leaves_in_its_body_raises_in_the_application(
 ) -> None:
     server = serve("wsgi_plain:app")
     with server.connect() as wire:
-        wire.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 99999\r\n\r\nabc")
+        wire.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\n")
+        wire.send(b"x" * 300_000)
         server.wait_for("^reading$")
     server.wait_for("^reading raised ClientDisconnected$")
 
@@ -176,6 +192,76 @@ def test_slow_clients_hold_no_thread_before_their_head_is_complete(serve: Serve)
             assert wire.response().body == b"hello"
 
 
+def test_as_many_slow_uploads_as_threads_hold_up_nobody(serve: Serve, loop_name: str) -> None:
+    server = serve("wsgi_plain:app", "--threads", "2")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(server.connect()) for _ in range(6)]
+        for number, wire in enumerate(slow):
+            wire.send(b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 400000\r\n\r\n")
+            # Half of them have sent more than is awaited in memory.
+            wire.send(b"x" * (300_000 if number % 2 else 3))
+        for _ in range(3):
+            assert server.get("/hello").body == b"hello"
+        for number, wire in enumerate(slow):
+            wire.send(b"x" * (100_000 if number % 2 else 399_997))
+            assert wire.response().body == b"400000"
+
+
+@pytest.fixture
+def connect_deaf(wire_on: Callable[[socket.socket], Wire]) -> Iterator[Callable[..., Wire]]:
+    """Connects clients for which the kernel takes as little as it can."""
+    with ExitStack() as stack:
+
+        def connect(server: ServerProcess) -> Wire:
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            return wire_on(sock)
+
+        yield connect
+
+
+def test_as_many_slow_readers_as_threads_hold_up_nobody(
+    serve: Serve, loop_name: str, connect_deaf: Callable[..., Wire]
+) -> None:
+    """Of ordinary responses: those of up to 1 MiB."""
+    server = serve("wsgi_plain:app", "--threads", "2")
+    for _ in range(6):
+        wire = connect_deaf(server)
+        wire.send(b"GET /blocks?1000000 HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert wire.head().status == 200
+    for _ in range(3):
+        assert server.get("/hello").body == b"hello"
+    assert not server.matching("responses are cut")
+
+
+@pytest.mark.slow  # 5 s of patience
+def test_readers_of_long_responses_hold_up_others_for_some_seconds_at_most(
+    serve: Serve, connect_deaf: Callable[..., Wire]
+) -> None:
+    server = serve("wsgi_plain:app", "--threads", "2")
+    for _ in range(2):
+        wire = connect_deaf(server)
+        wire.send(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert wire.head().status == 200
+    assert server.get("/hello").body == b"hello"
+    server.wait_for("responses are cut")
+    server.wait_for("^closed$")
+
+
+def test_as_many_slow_downloads_as_threads_hold_up_nobody(
+    serve: Serve, loop_name: str, tmp_path: Path, connect_deaf: Callable[..., Wire]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1 << 16) * 80)
+    server = serve("wsgi_plain:app", "--threads", "1", env={"WSGI_FILE": str(path)})
+    for _ in range(3):
+        wire = connect_deaf(server)
+        wire.send(b"GET /file HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert wire.head().status == 200
+    assert server.get("/hello").body == b"hello"
+
+
 def test_a_large_body_goes_through_in_bounded_memory(serve: Serve) -> None:
     server = serve("wsgi_plain:app")
     server.get("/hello")
@@ -189,7 +275,7 @@ def test_a_large_body_goes_through_in_bounded_memory(serve: Serve) -> None:
     assert server.memory() - before < 20_000_000
 
 
-def test_a_file_is_sent_by_the_kernel_whole(serve: Serve, tmp_path: Path) -> None:
+def test_a_file_is_sent_by_the_kernel_whole(serve: Serve, loop_name: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     content = os.urandom(1 << 16) * 80
     path.write_bytes(content)
@@ -199,7 +285,8 @@ def test_a_file_is_sent_by_the_kernel_whole(serve: Serve, tmp_path: Path) -> Non
             response = wire.get("/file")
             assert response.header("content-length") == str(len(content))
             assert response.body == content
-        assert wire.get("/hello").body == b"hello"
+        # What the kernel was asked to send, and has sent.
+        assert wire.get("/sendfile").body == str(2 * len(content)).encode()
 
 
 def test_a_body_past_the_limit_is_413(serve: Serve) -> None:
@@ -251,11 +338,12 @@ def test_a_request_in_progress_is_finished_before_the_end(
 ) -> None:
     server = serve("wsgi_plain:app")
     with server.connect() as wire:
-        wire.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 99999\r\n\r\nabc")
+        wire.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\n")
+        wire.send(b"x" * 300_000)
         server.wait_for("^reading$")
         server.kill()
         eventually(server.refuses, "the server accepts no more")
-        wire.send(b"x" * 99996)
+        wire.send(b"x" * 699_999)
         assert wire.response().body == b"whole"
         assert server.wait() == 0
 

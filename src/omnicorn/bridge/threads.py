@@ -61,11 +61,14 @@ class Threads:
     Args:
         loop: The event loop's port.
         limit: Threads at most.
+
+    Attributes:
+        limit: The same.
     """
 
     def __init__(self, loop: Loop, limit: int) -> None:
         self._loop = loop
-        self._limit = limit
+        self.limit = limit
         self._context = contextvars.copy_context()
         self._new: list[Any] = []  # this iteration's jobs
         self._jobs: deque[Any] = deque()
@@ -81,6 +84,11 @@ class Threads:
     def count(self) -> int:
         """Threads that exist."""
         return len(self._workers)
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that no thread has taken."""
+        return len(self._jobs)
 
     @property
     def stopped(self) -> bool:
@@ -174,7 +182,7 @@ class Threads:
     def _start(self) -> bool:
         with self._starting:
             number = len(self._workers) + 1
-            if number > self._limit or self._stopping:
+            if number > self.limit or self._stopping:
                 return False
             worker = _Worker()
             worker.thread = threading.Thread(

@@ -2,11 +2,11 @@
 
 What this file alone decides: which part of an exchange belongs to the event loop and which to the
 thread that runs the application, and how the two meet. What PEP 3333 asks for stands in
-`toolkit.pep3333`, which thread runs when in `threads`.
+`toolkit.pep3333`, which thread runs when in `threads`, how many may wait for clients in `slow`.
 
 ::
 
-    the loop    on_data ──▶ [_pieces] ──▶ wsgi.input ────────────┐
+    the loop    on_data ──▶ [_pieces] or `Spool` ──▶ wsgi.input ─┐
                 consumed ◀── _taken (a count) ◀──────────────────┤ the application's thread
                 send_head, send_data ◀── [_out] or _rest ◀───────┘
 
@@ -20,31 +20,30 @@ Rules:
 3. A thread cannot be stopped. Once the peer has gone or the server gave the request up, reading
    and writing raise `ClientDisconnected` there. To the server a request that is given up is over.
 4. A list or tuple is delivered as one write, when its thread is through with it.
+5. A client costs no thread while its body comes: up to `WHOLE` bytes are awaited in memory. Of a
+   longer body whose length is known, the rest is read as it comes, if a thread can be spared for
+   that; else it goes to a temporary file. So does one of unknown length, as many applications read
+   no more than CONTENT_LENGTH says, which is known once all is there.
+6. Nor while it reads: a thread may be `AHEAD` of its client, and a file is sent by the loop alone.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from omnicorn.bridge.cycle import DONE, GONE, START, Exchange, only_disconnects
+from omnicorn.bridge.environ import wsgi_environ
 from omnicorn.bridge.scope import scope_template
+from omnicorn.bridge.slow import SlowClients
+from omnicorn.bridge.spool import Spool
 from omnicorn.bridge.threads import Threads
 from omnicorn.errors import ClientDisconnected, LocalProtocolError
-from omnicorn.http.target import encode_path
 from omnicorn.ports import HIGH_WATER
-from omnicorn.toolkit.pep3333 import (
-    SAME_FOR_ALL,
-    FileWrapper,
-    InputStream,
-    WsgiResponse,
-    add_headers,
-    native,
-)
+from omnicorn.toolkit.pep3333 import InputStream, WsgiResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,12 +51,23 @@ if TYPE_CHECKING:
     from omnicorn.bridge.http import HTTPCarrier
     from omnicorn.bridge.scope import Address, ServerAddress
     from omnicorn.errors import RemoteProtocolError
-    from omnicorn.ports import Loop, RequestHead, Stream, Task
-    from omnicorn.toolkit.pep3333 import Environ, FilePart, Head, WsgiApplication
+    from omnicorn.ports import Loop, RequestHead, Stream, Task, Waiter
+    from omnicorn.toolkit.pep3333 import FilePart, Head, WsgiApplication
 
 __all__ = ["Wsgi", "WsgiCycle"]
 
 BODY = 1  # between START and DONE
+
+WHOLE = 256 << 10
+"""Bytes of a request body that are awaited in memory before a thread is taken."""
+AHEAD = 1 << 20
+"""Bytes of a response that may wait for its client before its thread does."""
+_BLOCKS = 4096
+"""Blocks of a response that may wait for the event loop: small ones cost more than their bytes."""
+_BLOCK = 256 << 10
+"""Bytes read from a file at once, where the kernel does not send it."""
+_SMALL = 4096
+"""Bytes up to which pieces of a body are put together: each costs memory of its own."""
 
 _LOOK = 30.0
 """Seconds after which a thread that waits makes sure that there still is an event loop."""
@@ -73,10 +83,12 @@ class Wsgi:
         root_path: The prefix the application is mounted at.
 
     Attributes:
+        root_path: As given.
         threads: Its threads; to be stopped at the end.
+        slow: The clients that its threads wait for.
     """
 
-    __slots__ = ("_root", "application", "threads")
+    __slots__ = ("application", "root_path", "slow", "threads")
 
     def __init__(
         self,
@@ -87,7 +99,8 @@ class Wsgi:
     ) -> None:
         self.application = application
         self.threads = Threads(loop, threads or min(32, (os.cpu_count() or 1) + 4))
-        self._root = root_path
+        self.slow = SlowClients(loop, self.threads)
+        self.root_path = root_path
 
     def cycle(
         self,
@@ -106,63 +119,9 @@ class Wsgi:
         if not cycle.is_held():
             self.threads.submit(cycle)
 
-    def environ(self, cycle: WsgiCycle, body: Any) -> Environ:
-        """What the application is told about a request, with *body* as ``wsgi.input``."""
-        head = cycle.head
-        environ = head.template
-        if environ:
-            environ = environ.copy()
-        else:
-            seen = environ is not None
-            environ = self._environ(head)
-            # Worth keeping for the second of equal requests; most heads have none.
-            head.template = environ.copy() if seen else {}
-        environ["wsgi.url_scheme"] = cycle.scheme
-        environ["wsgi.input"] = body
-        environ["wsgi.errors"] = sys.stderr
-        client = cycle.client
-        if client is not None:
-            environ["REMOTE_ADDR"] = client[0]
-            environ["REMOTE_PORT"] = str(client[1])
-        server = cycle.server
-        if server is not None:
-            environ["SERVER_NAME"] = server[0]
-            environ["SERVER_PORT"] = str(server[1] or 0)  # a unix socket has no port
-        return environ
-
-    def _environ(self, head: RequestHead) -> Environ:
-        query = head.query.decode("latin-1")
-        target = head.raw_path
-        path = head.path
-        root = self._root
-        if path == "*":
-            path = ""  # PEP 3333: PATH_INFO is a path or empty; the asterisk of OPTIONS is none
-        elif head.root_path is not None:
-            root = head.root_path
-            path = path.removeprefix(root)
-        elif root:
-            target = encode_path(root) + target
-        uri = target.decode("latin-1")
-        environ: Environ = {
-            "REQUEST_METHOD": head.method,
-            "SCRIPT_NAME": native(root),
-            "PATH_INFO": native(path),
-            "QUERY_STRING": query,
-            "REQUEST_URI": f"{uri}?{query}" if query else uri,
-            "SERVER_PROTOCOL": "HTTP/" + head.version,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            **SAME_FOR_ALL,
-            "wsgi.file_wrapper": FileWrapper,
-        }
-        add_headers(environ, head.headers)
-        # RFC 3875 §4.2: a transfer-coding is removed; Bottle would decode it once more.
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
-        return environ
-
     def scope(self, cycle: WsgiCycle) -> dict[str, Any]:
         """The request as an ASGI scope, for the access log."""
-        scope = scope_template(cycle.head, self._root)
+        scope = scope_template(cycle.head, self.root_path)
         scope["asgi"] = {"version": "3.0", "spec_version": "2.5"}
         scope["scheme"] = cycle.scheme
         scope["headers"] = list(cycle.head.headers)
@@ -170,6 +129,20 @@ class Wsgi:
         scope["server"] = cycle.server
         scope["extensions"] = {}
         return scope
+
+
+class _File:
+    """A part of a file, with a descriptor of our own: the application may close its one."""
+
+    __slots__ = ("number", "offset", "size")
+
+    def __init__(self, part: FilePart) -> None:
+        self.number = os.dup(part.file)
+        self.offset = part.offset
+        self.size = part.size
+
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 class WsgiCycle(Exchange):
@@ -188,25 +161,33 @@ class WsgiCycle(Exchange):
     """
 
     __slots__ = (
+        "_admitted",
+        "_base",
         "_begun",
         "_behind",
+        "_body",
         "_continue",
         "_credited",
         "_ended",
         "_error",
         "_failure",
         "_file_task",
+        "_full",
         "_gate",
         "_handed",
         "_held",
+        "_length",
         "_out",
         "_over",
         "_pieces",
         "_posted",
         "_rest",
+        "_sending",
+        "_spool",
         "_stopping",
         "_taken",
         "_told",
+        "_writable",
         "_wsgi",
         "client",
         "head",
@@ -241,10 +222,17 @@ class WsgiCycle(Exchange):
         self._ended = not head.has_body
         self._credited = 0  # bytes of the body that the stream knows to be taken
         self._held = -1  # bytes of a body that no thread has yet; -1 once one may have it
+        self._admitted = False  # may have a thread before its body is all there
+        self._spool: Spool | None = None
+        self._body: Any = None  # all of it, in a file
+        self._length = 0  # bytes in there
         self._handed = 0  # bytes of the response that were given to the stream
+        self._base = 0  # of them, those given before the peer fell behind
         self._behind = False  # the peer does not read as fast as it is sent to
+        self._writable: Waiter | None = None  # what sends a file waits here
         self._stopping = False
         self._failure: BaseException | None = None  # what cannot be sent; raised in the thread
+        self._sending = False  # a file, whether or not the thread is through
         self._file_task: Task | None = None
         self.finished = False
         self.was_cancelled = False
@@ -253,8 +241,9 @@ class WsgiCycle(Exchange):
         self._over = False
         self._taken = 0  # bytes of the body that the application has
         self._continue = False  # it waits for the body
+        self._full = False  # it waits for the peer to read
         self._told = False  # reading has told it that nobody waits for its answer
-        self._out: deque[tuple[Head | None, Any, bool]] | None = None
+        self._out: deque[tuple[Head | None, Sequence[bytes] | _File, bool]] | None = None
         self._posted = 0  # bytes of the response, so far
         self._rest: tuple[Head | None, list[bytes]] | None = None
         self._error: BaseException | None = None
@@ -269,24 +258,30 @@ class WsgiCycle(Exchange):
     def work(self) -> None:
         """Run the application, from the call to what ends its response."""
         self._begun = True
-        body: Any
+        wsgi = self._wsgi
+        body = self._body
+        length = 0  # known, though maybe nobody announced it: chunked, or HTTP/2
         try:
-            if self._ended:
+            if body is not None:
+                length = self._length
+            elif self._ended:
                 pieces = self._pieces
                 content = b"" if pieces is None else b"".join(pieces)
-                self._taken = len(content)
+                self._taken = length = len(content)
                 body = io.BytesIO(content)
-                environ = self._wsgi.environ(self, body)
-                if content:
-                    # Known, though nobody announced it: chunked, or HTTP/2.
-                    environ.setdefault("CONTENT_LENGTH", str(len(content)))
             else:
                 body = InputStream(self._pull)
-                environ = self._wsgi.environ(self, body)
+            environ = wsgi_environ(
+                self.head, self.scheme, self.client, self.server, wsgi.root_path, body
+            )
+            if length:
+                environ.setdefault("CONTENT_LENGTH", str(length))
             response = WsgiResponse(self, self.head.method)
-            self._rest = response.run(self._wsgi.application, environ)
+            self._rest = response.run(wsgi.application, environ)
         except BaseException as error:  # SystemExit, too, is the end of a request alone
             self._error = error
+        if self._body is not None:
+            self._body.close()
         self._over = True
 
     def send(self, head: Head | None, blocks: Sequence[bytes], end: bool) -> None:
@@ -300,20 +295,20 @@ class WsgiCycle(Exchange):
         out.append((head, blocks, end))
         self._wsgi.threads.post(self)
         if not end and not self._has_room():
+            self._full = True
             self._wait(self._has_room)
+            self._full = False
             self._check()
 
     def send_file(self, head: Head | None, part: FilePart) -> bool:
         """See `Sink`."""
-        if part.size <= HIGH_WATER or self._carrier.sendfile is None:
+        if part.size <= HIGH_WATER:
             return False
         self._check()
         out = self._out
         if out is None:
             out = self._out = deque()
-        out.append((head, part, True))
-        self._wait(self._is_sent)
-        self._check()
+        out.append((head, _File(part), True))
         return True
 
     def _check(self) -> None:
@@ -324,7 +319,10 @@ class WsgiCycle(Exchange):
             raise ClientDisconnected("the client has disconnected")
 
     def _has_room(self) -> bool:
-        return self._is_sent() or (not self._behind and self._posted - self._handed <= HIGH_WATER)
+        out = self._out
+        return (
+            self._posted - self._base <= AHEAD and (out is None or len(out) < _BLOCKS)
+        ) or self._is_sent()
 
     def _is_sent(self) -> bool:
         return self._phase >= DONE or self.finished or self._failure is not None
@@ -375,24 +373,82 @@ class WsgiCycle(Exchange):
     def is_held(self) -> bool:
         """Whether the body has to come before the application is called; said once.
 
-        A short body is awaited, so that a slow peer holds no thread; and one of unknown length,
-        up to `HIGH_WATER` bytes, as many applications read no more than CONTENT_LENGTH says, which
-        is known once all is there. Not if the peer waits to be asked for it.
+        Not if the peer waits to be asked for it, by an application that reads, and a thread may
+        wait for that.
         """
         if self._ended:
             return False
         fields = self.head.fields
-        length = fields.get(b"content-length")
-        if length is not None and (not length.isdigit() or int(length) > HIGH_WATER):
-            return False
         if b"expect" in fields:
-            return False
+            if b"content-length" in fields and self._admit():
+                return False
+            self._stream.send_continue()
         self._held = 0
         return True
+
+    def _admit(self) -> bool:
+        self._admitted = self._wsgi.slow.admit()
+        return self._admitted
+
+    def _hold(self, data: bytes) -> None:
+        """Keep a piece of the body until all of it is there, or a thread may wait for the rest."""
+        spool = self._spool
+        if spool is not None:
+            spool.write(data, len(data))
+            return
+        pieces = self._pieces
+        assert pieces is not None
+        if pieces and len(pieces[-1]) < _SMALL:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
+        self._held += len(data)
+        self._credit(len(data))
+        if self._held <= WHOLE:
+            return
+        if b"content-length" in self.head.fields and self._admit():
+            self._let_go()
+        else:
+            spool = self._spool = Spool(self._carrier.loop, self._credit, self._spooled)
+            spool.write(b"".join(pieces), 0)
+            pieces.clear()
+
+    def _credit(self, count: int) -> None:
+        """The stream may send as much again."""
+        if not self.finished:
+            self._credited += count
+            self._stream.consumed(count)
+
+    def _spooled(self, error: Exception | None) -> None:
+        spool, self._spool = self._spool, None
+        assert spool is not None
+        if error is None:
+            self._body = spool.file
+            self._length = spool.size
+            self._let_go()
+        else:
+            self._held = -1
+            self.refuse(500, b"Internal Server Error", [])
+            self._end(error)
 
     def _let_go(self) -> None:
         self._held = -1
         self._wsgi.threads.submit(self)
+
+    def _end(self, error: BaseException | None) -> None:
+        """The exchange is over."""
+        self.finished = True
+        self._held = -1
+        slow = self._wsgi.slow
+        if self._admitted:
+            self._admitted = False
+            slow.leave()
+        if self._behind:
+            slow.forget(self)
+        if self._spool is not None:
+            self._spool.abandon()
+            self._spool = None
+        self._carrier.on_cycle_end(self, error)
 
     def collect(self) -> None:
         """See to what the thread has left here."""
@@ -400,31 +456,41 @@ class WsgiCycle(Exchange):
             return
         phase = self._phase
         taken = self._taken - self._credited
-        if taken and phase < DONE:  # else the stream may be serving the next request
+        if taken > 0 and phase < DONE:  # else the stream may be serving the next request
             self._credited += taken
             self._stream.consumed(taken)
         over = self._over  # asked before the rest is looked at: nothing comes after it
         if self._out:
             self._deliver_all(self._out)
         if over:
-            self._finish()
+            if not self._sending and not self.finished:  # else what sends a file does it
+                self._finish()
         elif self._continue and phase == START and not self._ended:
             self._stream.send_continue()  # does nothing the second time
+        elif self._full and self._behind and not self._has_room():
+            self._wsgi.slow.lag(self)
 
-    def _deliver_all(self, out: deque[tuple[Head | None, Any, bool]]) -> None:
+    def _deliver_all(self, out: deque[tuple[Head | None, Sequence[bytes] | _File, bool]]) -> None:
         while out:
             head, blocks, end = out.popleft()
             if self._phase >= DONE or self._failure is not None:
                 continue
             try:
-                if type(blocks) is tuple:
-                    self._deliver(head, blocks, end)
-                else:
+                if isinstance(blocks, _File):
                     self._begin_file(head, blocks)
+                    continue
+                # All there is in one go: a transport that has just lost its peer is written to
+                # once, and not for each block.
+                gathered = [*blocks]
+                while out and not isinstance(out[0][1], _File):
+                    _, more, end = out.popleft()
+                    gathered += more  # type: ignore[arg-type]
+                self._deliver(head, gathered, end)
             except LocalProtocolError as error:
                 self._failure = error
-        if self._gate is not None and not self._behind:
-            self._wake()
+        if not self._behind:
+            self._base = self._handed
+        self._wake()
 
     def _deliver(self, head: Head | None, blocks: Sequence[bytes], end: bool) -> None:
         """Give a part of the response to the stream.
@@ -443,25 +509,41 @@ class WsgiCycle(Exchange):
         if end:
             self._phase = DONE
             stream.send_data(data, True)
-        elif not stream.send_data(data, False):
+        elif not stream.send_data(data, False) and not self._behind:
+            self._base = self._handed
             self._behind = True
 
-    def _begin_file(self, head: Head | None, part: FilePart) -> None:
+    def _begin_file(self, head: Head | None, file: _File) -> None:
         if head is not None:
             self._deliver(head, (), False)
-        if not self._stream.reserve_raw(part.size):
-            raise LocalProtocolError("the response has no room for a file")
-        self._file_task = self._carrier.loop.spawn(self._send_file(part))
+        self._sending = True
+        self._file_task = self._carrier.loop.spawn(self._send_file(file))
 
-    async def _send_file(self, part: FilePart) -> None:
+    async def _send_file(self, file: _File) -> None:
         stream = self._stream
+        carrier = self._carrier
+        offset = file.offset
+        stop = offset + file.size
         try:
-            sent = await self._carrier.sendfile(part.file, part.offset, part.size)
-            self.sent += sent
-            if sent < part.size:
-                raise LocalProtocolError(f"the file ended {part.size - sent} bytes too early")
+            if carrier.sendfile is not None and stream.reserve_raw(file.size):
+                offset += await carrier.sendfile(file.number, offset, file.size)
+                self.sent += offset - file.offset
+                if self._phase < DONE and offset == stop:
+                    stream.raw_written()
+            else:
+                while offset < stop and self._phase < DONE:
+                    size = min(_BLOCK, stop - offset)
+                    data = await carrier.loop.run_blocking(os.pread, file.number, size, offset)
+                    if not data or self._phase >= DONE:
+                        break
+                    offset += len(data)
+                    self.sent += len(data)
+                    if not stream.send_data(data, False) and self._phase < DONE:
+                        self._writable = carrier.loop.create_future()
+                        await self._writable
             if self._phase < DONE:
-                stream.raw_written()
+                if offset < stop:
+                    raise LocalProtocolError(f"the file ended {stop - offset} bytes too early")
                 self._phase = DONE
                 stream.send_data(b"", True)
         except ClientDisconnected:
@@ -470,8 +552,9 @@ class WsgiCycle(Exchange):
         except Exception as error:
             self._failure = error
         finally:
-            self._file_task = None
-            self._wake()
+            self._sending = False
+            if self._over and not self.finished:
+                self._finish()
 
     def _finish(self) -> None:
         """The thread is through: see that the exchange ends with it."""
@@ -490,8 +573,7 @@ class WsgiCycle(Exchange):
                     self._phase = BODY if self._stream.is_responding else START
             if self._phase < DONE:
                 self._give_up(error)
-            self.finished = True
-            self._carrier.on_cycle_end(self, error)
+            self._end(error)
         finally:
             error = None  # its traceback holds this frame
 
@@ -513,6 +595,19 @@ class WsgiCycle(Exchange):
         if gate is not None and gate.locked():
             gate.release()
 
+    def _go_on(self) -> None:
+        """Let what sends a file look again."""
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def cut(self) -> None:
+        """See `Slow`."""
+        if self._phase < DONE:
+            self._phase = GONE
+            self._stream.reset()
+            self._wake()
+
     def cancel(self) -> None:
         """Give the request up; its thread learns of it when it reads or writes."""
         if self.finished:
@@ -522,12 +617,9 @@ class WsgiCycle(Exchange):
             self._phase = GONE
         if self._file_task is not None:
             self._file_task.cancel()
-        if not self._begun:
-            self._wsgi.threads.withdraw(self)
-        self._held = -1
-        self.finished = True
+        self._withdraw()
+        self._end(None)
         self._wake()
-        self._carrier.on_cycle_end(self, None)
 
     def disconnect(self) -> None:
         """The server stops: there is nothing more to read. What is sent is still delivered."""
@@ -536,35 +628,43 @@ class WsgiCycle(Exchange):
         if self._held >= 0 and self._phase == START:
             self._held = -1
             self.refuse(503, b"Service Unavailable", [(b"retry-after", b"1")])
-            self.finished = True
-            self._carrier.on_cycle_end(self, None)
+            self._end(None)
 
     # ------------------------------------------------------------------ from the engine
 
     def on_data(self, data: bytes) -> None:
         if self._pieces is None:
             self._pieces = deque()
-        self._pieces.append(data)
         if self._held >= 0:
-            self._held += len(data)
-            if self._held >= HIGH_WATER:
-                self._let_go()
+            self._hold(data)
+            return
+        self._pieces.append(data)
         self._wake()
 
     def on_end(self) -> None:
         self._ended = True
-        if self._held >= 0:
+        if self._admitted:
+            self._admitted = False
+            self._wsgi.slow.leave()
+        if self._spool is not None:
+            self._spool.end()
+        elif self._held >= 0:
             self._let_go()
         self._wake()
 
     def on_writable(self) -> None:
-        self._behind = False
-        self._wake()
+        if self._behind:
+            self._base = self._handed
+            self._behind = False
+            self._wsgi.slow.forget(self)
+            self._wake()
+        self._go_on()
 
     def on_reset(self, error: RemoteProtocolError | None) -> None:
         if self._phase != DONE:
             self._phase = GONE
         self._wake()
+        self._go_on()
         if not self._begun and not self.finished:
             self._carrier.loop.call_soon(self._leave)  # the engine is not through with it
 
@@ -572,9 +672,16 @@ class WsgiCycle(Exchange):
         """The peer has gone: a request that no thread has need not run."""
         if self._begun or self.finished:
             return
-        if self._held >= 0 or self._wsgi.threads.withdraw(self):
-            self.finished = True
-            self._carrier.on_cycle_end(self, None)
+        if self._held >= 0 or self._withdraw():
+            self._end(None)
+
+    def _withdraw(self) -> bool:
+        """Take the request back, if no thread has it."""
+        if self._begun or not self._wsgi.threads.withdraw(self):
+            return False
+        if self._body is not None:
+            self._body.close()
+        return True
 
     @property
     def was_cut(self) -> bool:

@@ -101,6 +101,30 @@ def file(environ: Environ, start_response: Any) -> Any:
     return environ["wsgi.file_wrapper"](path.open("rb"))
 
 
+_kernel = os.sendfile
+sent = 0
+
+
+def _counting(*args: Any) -> int:
+    global sent
+    count = _kernel(*args)
+    sent += count
+    return count
+
+
+os.sendfile = _counting  # type: ignore[assignment]
+
+
+def sendfile(environ: Environ, start_response: Any) -> list[bytes]:
+    """The bytes that the kernel has sent from files."""
+    return answer(start_response, str(sent).encode())
+
+
+def blocks(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return (b"x" * 10_000 for _ in range(int(environ["QUERY_STRING"]) // 10_000))
+
+
 def fail(environ: Environ, start_response: Any) -> list[bytes]:
     raise RuntimeError("the application has a bug")
 
@@ -123,6 +147,8 @@ VIEWS: dict[str, View] = {
         upload,
         deaf,
         file,
+        sendfile,
+        blocks,
         fail,
         address,
     )

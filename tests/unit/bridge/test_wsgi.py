@@ -7,8 +7,8 @@ The clock is moved by hand, as everywhere; a thread's next step is waited for by
 from __future__ import annotations
 
 import gc
-import io
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 from wsgiref.validate import validator
@@ -18,7 +18,8 @@ from tests.conftest import Served, request
 from tests.http2_client import Http2Client
 from tests.wsgi_apps import answer, answer_file
 
-from omnicorn.bridge.wsgi import Wsgi
+from omnicorn.bridge.slow import PATIENCE as TOLERANCE
+from omnicorn.bridge.wsgi import AHEAD, WHOLE, Wsgi
 from omnicorn.connections.service import Timeouts
 from omnicorn.errors import ClientDisconnected
 from omnicorn.http.limits import Limits
@@ -124,50 +125,7 @@ def environ_of(make: Make, data: bytes, **options: Any) -> dict[str, Any]:
     return seen[0]
 
 
-# ---------------------------------------------------------------- the environ
-
-
-def test_the_environ_of_a_request(world: Make) -> None:
-    environ = environ_of(
-        world,
-        request("GET", "/a%20b/%C3%A9?x=1&y", "x-custom: 1", "x-custom: 2", "cookie: a=1"),
-    )
-    assert isinstance(environ.pop("wsgi.input"), io.BytesIO)
-    assert environ.pop("wsgi.errors") is not None
-    assert environ.pop("wsgi.file_wrapper") is not None
-    assert environ == {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": "/a b/\xc3\xa9",
-        "QUERY_STRING": "x=1&y",
-        "REQUEST_URI": "/a%20b/%C3%A9?x=1&y",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "SERVER_NAME": "192.0.2.80",
-        "SERVER_PORT": "80",
-        "REMOTE_ADDR": "192.0.2.1",
-        "REMOTE_PORT": "50000",
-        "HTTP_HOST": "example.org",
-        "HTTP_X_CUSTOM": "1,2",
-        "HTTP_COOKIE": "a=1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-    }
-
-
-def test_the_root_path_is_the_script_name(world: Make) -> None:
-    environ = environ_of(world, request("GET", "/x"), root_path="/caf\xe9")
-    assert environ["SCRIPT_NAME"] == "/caf\xc3\xa9"
-    assert environ["PATH_INFO"] == "/x"
-    assert environ["REQUEST_URI"] == "/caf%C3%A9/x"
-
-
-def test_the_asterisk_is_no_path(world: Make) -> None:
-    environ = environ_of(world, request("OPTIONS", "*"))
-    assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
+# ---------------------------------------------------------------- what an application gets
 
 
 def test_equal_requests_have_an_environ_each(world: Make) -> None:
@@ -209,25 +167,129 @@ def test_a_body_of_unknown_length_is_waited_for_before_a_thread_is_taken(world: 
     assert seen == [("6", b"abcdef")]
 
 
-def test_a_body_of_unknown_length_that_is_long_is_read_as_it_comes(world: Make) -> None:
-    gate = Gate()
-    seen: list[int] = []
+@pytest.mark.parametrize("size", [WHOLE, WHOLE + 1, 3_000_000])
+def test_a_body_of_unknown_length_has_its_length_however_long_it_is(world: Make, size: int) -> None:
+    seen: list[tuple[str | None, int]] = []
 
     def app(environ: Any, start_response: Any) -> Any:
-        assert "CONTENT_LENGTH" not in environ
-        gate()
-        seen.append(len(environ["wsgi.input"].read()))
+        body = environ["wsgi.input"]
+        seen.append((environ.get("CONTENT_LENGTH"), len(body.read(10)) + len(body.read())))
+        inputs.append(body)
         start_response("200 OK", [])
         return []
 
+    inputs: list[Any] = []
     served = world(app)
-    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
-    served.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
-    assert gate.reached.wait(PATIENCE)
-    gate.open.set()
-    served.send(chunk)
+    served.send(request("POST", "/", "transfer-encoding: chunked"))
+    for start in range(0, size, 50_000):
+        count = min(50_000, size - start)
+        served.send(b"%x\r\n" % count + b"x" * count + b"\r\n")
+        assert served.wsgi.threads.count == 0
+        assert served.peer.transport.is_reading
     assert b"200 OK" in served.ask(b"0\r\n\r\n")
-    assert seen == [131072]
+    assert seen == [(str(size), size)]
+    assert inputs[0].closed == (size > WHOLE)
+
+
+def test_a_body_is_written_to_its_file_without_holding_up_the_loop(world: Make) -> None:
+    served = world(echo)
+    served.loop.hold_blocking = True
+    served.send(request("POST", "/", "transfer-encoding: chunked"))
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    for _ in range(20):
+        served.send(chunk)
+    # What nobody has written yet is bounded.
+    assert not served.peer.transport.is_reading
+    assert served.peer.waiting >= 10 * 65536
+    served.peer.send(b"0\r\n\r\n")
+    for _ in range(40):
+        served.loop.release_blocking()
+        served.loop.run_until_idle()
+    assert served.rest().endswith(b"x" * 20 * 65536)
+
+
+def test_a_body_that_cannot_be_written_to_a_file_is_a_500_and_logged(
+    world: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    served = world(echo)
+    chunk = b"50000\r\n" + b"x" * 0x50000 + b"\r\n"
+    answer = served.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], OSError)
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("how", ["reset", "cancel", "disconnect"])
+def test_the_file_of_a_body_that_nobody_gets_is_closed(
+    world: Make, monkeypatch: pytest.MonkeyPatch, how: str, held: bool
+) -> None:
+    import tempfile
+
+    files: list[Any] = []
+    create = tempfile.TemporaryFile
+
+    def note() -> Any:
+        files.append(create())
+        return files[-1]
+
+    monkeypatch.setattr("tempfile.TemporaryFile", note)
+    served = world(echo)
+    chunk = b"50000\r\n" + b"x" * 0x50000 + b"\r\n"
+    served.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
+    if held:  # in the middle of a write
+        served.loop.hold_blocking = True
+        served.send(chunk)
+    if how == "reset":
+        served.peer.reset()
+    else:
+        getattr(served.service, how)()
+    served.loop.run_until_idle()
+    assert served.service.active == 0
+    served.loop.release_blocking()
+    served.loop.run_until_idle()
+    assert [file.closed for file in files] == [True]
+
+
+def test_the_file_of_a_body_whose_peer_leaves_in_the_line_is_closed(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    files: list[Any] = []
+    create = tempfile.TemporaryFile
+
+    def note() -> Any:
+        files.append(create())
+        return files[-1]
+
+    monkeypatch.setattr("tempfile.TemporaryFile", note)
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        gate()
+        start_response("200 OK", [LENGTH])
+        return [b"hi"]
+
+    served = world(app, threads=1)
+    served.send(request("GET"))
+    assert gate.reached.wait(PATIENCE)
+    other = served.connect()
+    chunk = b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"
+    other.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
+    served.loop.run_until_idle()
+    assert served.service.active == 2
+    other.reset()
+    served.loop.run_until_idle()
+    assert served.service.active == 1
+    assert [file.closed for file in files] == [True]
+    gate.open.set()
+    served.rest()
 
 
 @pytest.mark.parametrize("how", ["reset", "close", "late", "cancel"])
@@ -357,12 +419,192 @@ def test_a_thread_waits_while_its_peer_does_not_read(world: Make) -> None:
     served.ask(request("GET"), until=lambda: not transport._writing)
     served.loop.run_until_idle()
     # The peer's window, the transport, the engine and the thread's own: each is bounded.
-    assert len(produced) * len(block) < 6 * HIGH_WATER
+    assert AHEAD < len(produced) * len(block) < AHEAD + 6 * HIGH_WATER
     served.peer.resume()
     served.loop.run_until(lambda: served.service.active == 0)
     assert len(produced) == 200
     assert served.peer.received.endswith(block)
     assert len(served.peer.received) > 200 * len(block)
+
+
+def test_a_response_that_goes_not_too_far_ahead_leaves_its_thread(world: Make) -> None:
+    size = 16384
+    body = Closing(b"x" * size for _ in range(AHEAD // size))
+    served = world(answer(body))
+    served.peer.pause()
+    served.ask(request("GET"))  # until it is over
+    assert len(body.closed) == 1
+    served.peer.resume()
+    served.loop.run_until_idle()
+    assert len(served.peer.received) > AHEAD
+
+
+def test_tiny_blocks_wait_in_a_bounded_number(world: Make) -> None:
+    produced: list[int] = []
+    waits = threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        for number in range(20_000):
+            produced.append(number)
+            yield b"x"
+
+    served = world(app)
+    post = served.wsgi.threads.post
+
+    def note(job: Any, now: bool = False) -> None:
+        post(job, now)
+        if now:
+            waits.set()
+
+    served.wsgi.threads.post = note
+    served.send(request("GET"))
+    assert waits.wait(PATIENCE)  # the loop has had no turn meanwhile
+    assert len(produced) < 10_000
+    served.rest()
+    assert len(produced) == 20_000
+
+
+def test_all_blocks_that_are_there_leave_in_one_write(world: Make) -> None:
+    """Each write to a transport that has just lost its peer would be one too many."""
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        for _ in range(10):
+            yield b"x" * HIGH_WATER
+        gate()
+
+    served = world(app)
+    served.peer.send(request("GET"))
+    served.loop.run_until_idle()
+    assert gate.reached.wait(PATIENCE)
+    before = len(served.peer.writes)
+    gate.open.set()
+    served.rest()
+    assert len(served.peer.writes) - before <= 4
+
+
+# ---------------------------------------------------------------- slow clients
+
+
+def stuck_readers(served: World, count: int) -> list[Any]:
+    """Clients that do not read, each with a thread that waits."""
+    peers: list[Any] = []
+    for number in range(count):
+        peers.append(served.connect())
+        peers[-1].pause()
+        peers[-1].send(request("GET", "/long"))
+        # Its thread has told the loop that it waits.
+        served.loop.run_until(lambda: len(served.wsgi.slow._readers) == number + 1)  # noqa: B023
+    return peers
+
+
+def end_reading(served: World, peers: list[Any]) -> None:
+    for peer in peers:
+        peer.resume()
+    served.loop.run_until(lambda: not served.service.active)
+
+
+def long_response(environ: Any, start_response: Any) -> Any:
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] != "/long":
+        return [b"hi"]
+    return (b"x" * HIGH_WATER for _ in range(100))
+
+
+def test_as_many_slow_readers_as_threads_hold_up_nobody_for_long(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = world(long_response, threads=4)
+    slow = stuck_readers(served, 4)
+    served.send(request("GET"))
+    served.loop.advance(TOLERANCE / 2)
+    assert served.peer.received == b""
+    served.loop.advance(TOLERANCE * 0.6)
+    served.loop.run_until(lambda: served.peer.received.endswith(b"hi"))
+    # One was enough, and it was the first.
+    assert [peer.transport.is_closing for peer in slow] == [True, False, False, False]
+    assert "1 responses are cut" in caplog.text
+    end_reading(served, slow)
+
+
+def test_slow_readers_are_left_alone_while_nobody_waits_for_their_threads(world: Make) -> None:
+    served = world(long_response, threads=4)
+    slow = stuck_readers(served, 4)
+    served.loop.advance(5 * TOLERANCE)
+    end_reading(served, slow)
+    assert all(peer.received.endswith(b"0\r\n\r\n") for peer in slow)
+
+
+def test_half_of_the_threads_may_wait_for_readers(world: Make) -> None:
+    gate = Gate()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/busy":
+            gate()
+        return long_response(environ, start_response)
+
+    served = world(app, threads=4)
+    slow = stuck_readers(served, 2)
+    busy = [served.connect() for _ in range(2)]
+    for peer in busy:
+        peer.send(request("GET", "/busy"))
+    served.loop.run_until_idle()
+    assert gate.reached.wait(PATIENCE)
+    served.send(request("GET"))
+    served.loop.advance(3 * TOLERANCE)
+    assert not any(peer.transport.is_closing for peer in slow)
+    gate.open.set()
+    served.loop.run_until(lambda: served.peer.received.endswith(b"hi"))
+    end_reading(served, slow)
+
+
+def test_bodies_that_are_not_all_there_have_at_most_half_of_the_threads(world: Make) -> None:
+    gate = Gate()
+    size = WHOLE + 100_000
+    lengths: list[int] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] == "GET":
+            start_response("200 OK", [LENGTH])
+            return [b"hi"]
+        gate()
+        lengths.append(len(environ["wsgi.input"].read()))
+        start_response("200 OK", [])
+        return []
+
+    served = world(app, threads=4)
+    peers = [served.connect() for _ in range(6)]
+    for peer in peers:
+        peer.send(request("POST", "/", f"content-length: {size}") + b"x" * (WHOLE + 1))
+        served.loop.run_until_idle()
+    assert gate.reached.wait(PATIENCE)
+    assert served.ask(request("GET"), until=lambda: served.service.active == 6).endswith(b"hi")
+    assert served.wsgi.threads.count <= 3
+    gate.open.set()
+    for peer in peers:
+        peer.send(b"x" * (size - WHOLE - 1))
+    served.rest()
+    assert lengths == [size] * 6
+    assert served.wsgi.slow.admit()  # all places are free again
+    assert served.wsgi.slow.admit()
+    assert not served.wsgi.slow.admit()
+
+
+def test_where_no_thread_can_be_spared_the_peer_is_told_to_continue_at_once(world: Make) -> None:
+    served = world(echo, threads=1)
+    data = request("POST", "/", "content-length: 2", "expect: 100-continue")
+    assert served.send(data) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert served.wsgi.threads.count == 0
+    assert served.ask(b"ab").endswith(b"\r\n\r\nab")
+
+
+def test_a_chunked_body_is_asked_for_at_once_as_its_length_is_unknown(world: Make) -> None:
+    served = world(echo)
+    data = request("POST", "/", "transfer-encoding: chunked", "expect: 100-continue")
+    assert served.send(data) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert served.ask(b"2\r\nab\r\n0\r\n\r\n").endswith(b"\r\n\r\nab")
 
 
 def test_a_peer_that_never_reads_is_cut_and_the_iterable_closed(world: Make) -> None:
@@ -385,6 +627,7 @@ def test_a_long_body_is_read_as_it_comes(world: Make) -> None:
 
     def app(environ: Any, start_response: Any) -> Any:
         body = environ["wsgi.input"]
+        gate()
         seen.append(body.read(2))
         seen.append(body.readline())
         seen.append(body.read())
@@ -392,23 +635,28 @@ def test_a_long_body_is_read_as_it_comes(world: Make) -> None:
         return []
 
     served = world(app)
-    served.send(request("POST", "/", "content-length: 70000"))
-    for piece in (b"ab", b"c", b"\nde", b"f" * 69994):
+    rest = b"f" * WHOLE
+    gate = Gate()
+    served.send(request("POST", "/", f"content-length: {len(rest) + 7}"))
+    for piece in (b"ab", b"c", b"\nde", rest):
+        assert served.wsgi.threads.count == 0
         served.send(piece)
-    served.rest()
-    assert seen == [b"ab", b"c\n", b"de" + b"f" * 69994]
+    assert gate.reached.wait(PATIENCE)
+    gate.open.set()
+    assert b"200 OK" in served.ask(b"g")
+    assert seen == [b"ab", b"c\n", b"de" + rest + b"g"]
 
 
 def test_a_short_body_is_waited_for_before_a_thread_is_taken(world: Make) -> None:
     served = world(echo)
-    served.send(request("POST", "/", "content-length: 65536") + b"x" * 65535)
+    served.send(request("POST", "/", f"content-length: {WHOLE}") + b"x" * (WHOLE - 1))
     assert served.wsgi.threads.count == 0
     assert served.ask(b"y").endswith(b"xy")
 
 
 def test_reading_pauses_while_the_application_does_not_read(world: Make) -> None:
     gate = Gate()
-    size = 10 * HIGH_WATER
+    size = WHOLE + 10 * HIGH_WATER
     got: list[int] = []
 
     def app(environ: Any, start_response: Any) -> Any:
@@ -419,9 +667,9 @@ def test_reading_pauses_while_the_application_does_not_read(world: Make) -> None
 
     served = world(app)
     served.send(request("POST", "/", f"content-length: {size}"))
-    assert gate.reached.wait(PATIENCE)
-    for _ in range(10):
+    for _ in range(size // HIGH_WATER):
         served.send(b"x" * HIGH_WATER)
+    assert gate.reached.wait(PATIENCE)
     assert not served.peer.transport.is_reading
     assert served.peer.waiting >= 7 * HIGH_WATER
     gate.open.set()
@@ -461,7 +709,7 @@ def test_a_body_that_does_not_come_ends_at_its_deadline(world: Make) -> None:
         return []
 
     served = world(app, timeouts=Timeouts(body=5.0))
-    served.send(request("POST", "/", "content-length: 70000") + b"ab")
+    served.send(request("POST", "/", f"content-length: {2 * WHOLE}") + b"a" * (WHOLE + 1))
     served.loop.advance(6.0)
     assert served.rest().startswith(b"HTTP/1.1 408 ")
     assert isinstance(raised[0], ClientDisconnected)
@@ -484,7 +732,7 @@ def test_a_peer_that_leaves_in_its_body_is_an_oserror_and_no_error(
             return []
 
         served = world(app)
-        served.send(request("POST", "/", "content-length: 70000") + b"ab")
+        served.send(request("POST", "/", f"content-length: {2 * WHOLE}") + b"a" * (WHOLE + 1))
         assert started.wait(PATIENCE)
         getattr(served.peer, leave)()
         served.rest()
@@ -689,6 +937,55 @@ def test_a_file_is_sent_from_where_it_stands(
     assert served.access.lines == [("/", 200, size)]
 
 
+@pytest.mark.parametrize("sendfile", [True, False])
+def test_a_file_holds_no_thread_while_it_is_sent(
+    world: Make, tmp_path: Path, sendfile: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 5_000_000)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] != "/file":
+            return [b"hi"]
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    served = world(app, threads=1, sendfile=sendfile)
+    slow = [served.connect() for _ in range(3)]
+    for peer in slow:
+        peer.pause()
+        peer.send(request("GET", "/file"))
+        assert served.ask(request("GET"), until=lambda: served.peer.received[-2:] == b"hi")
+        served.peer = served.connect()
+    assert served.service.active == 3
+    for peer in slow:
+        peer.resume()
+    served.loop.run_until_idle()
+    assert served.service.active == 0
+    assert [peer.received[-5_000_000:] == b"x" * 5_000_000 for peer in slow] == [True] * 3
+
+
+@pytest.mark.parametrize("sendfile", [True, False])
+def test_a_file_that_is_cut_short_meanwhile_cuts_the_response(
+    world: Make, tmp_path: Path, sendfile: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 200_000)
+    file = path.open("rb")
+    served = world(answer_file(file), sendfile=sendfile)
+    served.loop.hold_blocking = True
+    served.peer.pause()
+    served.peer.send(request("GET"))
+    served.loop.run_until(lambda: file.closed)
+    os.truncate(path, 100_000)
+    served.peer.resume()
+    served.loop.release_blocking()
+    served.loop.hold_blocking = False
+    answer = served.rest()
+    assert len(answer) < 200_000
+    assert "bytes too early" in caplog.text
+
+
 def test_a_file_has_the_length_that_was_announced(world: Make, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 200_000)
@@ -828,7 +1125,7 @@ def test_who_waits_for_a_body_when_the_server_stops_gets_an_error(
         return environ["wsgi.input"].read()
 
     served = world(app)
-    served.send(request("POST", "/", "content-length: 70000"))
+    served.send(request("POST", "/", f"content-length: {2 * WHOLE}") + b"a" * (WHOLE + 1))
     assert started.wait(PATIENCE)
     over = drained(served)
     served.service.disconnect()
