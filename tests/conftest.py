@@ -7,6 +7,7 @@ once (asyncio from 3.12 on) and with tasks that start in the loop's next turn.
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None)
 settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_stays() -> Iterator[None]:
+    """What a server in this process set up for its messages goes with the test."""
+    yield
+    logger = logging.getLogger("omnicorn")
+    for handler in logger.handlers[:]:
+        if type(handler).__name__ == "_ServerHandler":
+            logger.removeHandler(handler)
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
 
 
 class Call:

@@ -13,8 +13,8 @@ Rules:
    polled with one by `until`.
 2. Test modules cannot import each other (there are no packages here), so what they share
    reaches them by fixtures: ``serve`` makes `ServerProcess` objects, those make `Wire` ones.
-3. The quick suite has `QUICK` alone, and every loop for a test that asks for ``loop_name``: one
-   of what could differ between loops, that takes a second at most. What remains is slow.
+3. The quick suite has `QUICK` alone, and trio for the files of `TRIO_TOO`, which look at what
+   could differ most; the contracts run on every loop. What remains is slow.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ T = TypeVar("T")
 LOOPS = ("asyncio", "uvloop", "trio")
 
 QUICK = "uvloop" if find_spec("uvloop") else "asyncio"
+
+TRIO_TOO = {"test_anyio.py", "test_embedding.py", "test_trio.py"}
 
 NOT_ON_TRIO = {
     "test_django.py": "Django's handler starts tasks of asyncio",
@@ -502,8 +504,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "loop" not in metafunc.fixturenames or places & ON_ONE_LOOP.keys():
         return
     names = LOOPS[:2] if places & NOT_ON_TRIO.keys() else LOOPS
-    quick = names if "loop_name" in metafunc.fixturenames else (QUICK,)
     slow = pytest.mark.slow
+    quick = {QUICK, "trio"} if file in TRIO_TOO else {QUICK}
     params = [pytest.param(name, marks=() if name in quick else slow) for name in names]
     metafunc.parametrize("loop", params, indirect=True)
 
@@ -519,7 +521,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def loop_name(loop: str) -> str:
-    """The event loop of a short test, which is run on each of them in the quick suite, too."""
+    """The event loop, for a test that starts something of its own."""
     return loop
 
 

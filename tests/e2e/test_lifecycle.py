@@ -272,7 +272,7 @@ def test_an_application_that_ignores_it_is_cancelled_at_the_end_of_the_grace(ser
 
     assert server.wait() == 0
     server.wait_for("deaf was cancelled")
-    server.wait_for("1 requests are cancelled: 2 s")
+    server.wait_for("1 requests are cancelled and 1 connections cut: 2 s")
     assert server.lines.count("shutdown") == 1
 
 

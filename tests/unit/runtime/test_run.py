@@ -106,6 +106,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def _loggers_as_before() -> Iterator[None]:
     logger = logging.getLogger("omnicorn")
     before = (list(logger.handlers), logger.level, logger.propagate)
+    logger.handlers, logger.propagate = [], True  # whatever another test has left
     yield
     logger.handlers, level, logger.propagate = before
     logger.setLevel(level)

@@ -84,7 +84,9 @@ class DevelopmentServer:
         async with server:
             if threading.current_thread() is not threading.main_thread():
                 loop = asyncio.get_running_loop()
-                atexit.register(self._end, loop, self._stop, threading.current_thread())
+                # Before the executors of asyncio and asgiref are shut down, where that can be.
+                register = getattr(threading, "_register_atexit", atexit.register)
+                register(self._end, loop, self._stop, threading.current_thread())
             await self._stop.wait()
 
     @staticmethod

@@ -40,7 +40,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     def register(function: Any, *args: Any) -> None:
         registered.append(lambda: function(*args))
 
-    monkeypatch.setattr("atexit.register", register)
+    monkeypatch.setattr("threading._register_atexit", register)
     return registered
 
 
