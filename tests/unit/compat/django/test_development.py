@@ -38,7 +38,8 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     registered: list[Callable[[], None]] = []
 
     def register(function: Any, *args: Any) -> None:
-        registered.append(lambda: function(*args))
+        if function.__module__ == DevelopmentServer.__module__:  # executors register, too
+            registered.append(lambda: function(*args))
 
     monkeypatch.setattr("threading._register_atexit", register)
     return registered
