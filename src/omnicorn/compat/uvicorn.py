@@ -497,6 +497,8 @@ class Server:
         self._server: _runtime.Server | None = None
         self._listeners: Listeners | None = None
         self._captured_signals: list[int] = []
+        self._handlers: dict[int, tuple[Any, Any]] = {}
+        self._is_over = False
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve in a loop of its own until a signal or ``should_exit``; blocks.
@@ -625,10 +627,20 @@ class Server:
             return
         before = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
         self.install_signal_handlers()
+        self._handlers = {
+            number: (signal.getsignal(number), previous) for number, previous in before.items()
+        }
         try:
             yield
         finally:
-            for number, handler in before.items():
+            self._is_over = True
+            for number, (installed, handler) in self._handlers.items():
+                if signal.getsignal(number) != installed:
+                    continue  # of a server that started later: it puts back what was before us
+                owner = getattr(handler, "__self__", None)
+                while isinstance(owner, Server) and owner._is_over:
+                    handler = owner._handlers[number][1]
+                    owner = getattr(handler, "__self__", None)
                 if handler is not None:  # None: not made by Python, and so not to be put back
                     signal.signal(number, handler)
         for captured in reversed(self._captured_signals):

@@ -363,7 +363,10 @@ def test_a_server_serves_in_a_running_loop_beside_others() -> None:
             server.should_exit = True
         await asyncio.gather(*serving)
 
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     asyncio.run(main())
+    # They end in the order in which they started, and not in its reverse.
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_cancelling_serve_stops_in_order() -> None:
