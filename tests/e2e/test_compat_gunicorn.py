@@ -135,6 +135,7 @@ def test_a_worker_serves_and_ends_with_its_arbiter(
         assert server.matching("shutdown of")
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_a_hup_replaces_the_workers(
     gunicorn: Callable[..., ServerProcess], eventually: Callable[..., int]
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_term_lets_requests_finish(
     assert server.wait() == 0
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_graceful_timeout_leaves_time_for_the_shutdown(
     gunicorn: Callable[..., ServerProcess],
 ) -> None:
@@ -178,6 +180,7 @@ def test_graceful_timeout_leaves_time_for_the_shutdown(
     assert not server.matching("SIGKILL")
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_a_quit_waits_for_no_request_but_for_the_shutdown(
     gunicorn: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
@@ -204,6 +207,7 @@ def test_a_worker_is_replaced_after_so_many_requests(
     assert server.matching(r"Autorestarting worker after \d+ requests")
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_a_worker_whose_loop_hangs_is_killed(
     gunicorn: Callable[..., ServerProcess], eventually: Callable[..., int]
 ) -> None:
@@ -219,6 +223,7 @@ def test_a_worker_whose_loop_hangs_is_killed(
     assert another(server, first, eventually) != first
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_a_worker_whose_arbiter_is_killed_ends(
     gunicorn: Callable[..., ServerProcess],
 ) -> None:
@@ -233,6 +238,7 @@ def test_a_worker_whose_arbiter_is_killed_ends(
     assert server.matching(f"shutdown of {pid}")
 
 
+@pytest.mark.slow  # gunicorn boots, and waits in steps of a second
 def test_a_usr1_opens_the_log_files_again(
     gunicorn: Callable[..., ServerProcess], tmp_path: Path, eventually: Callable[..., bool]
 ) -> None:
