@@ -30,6 +30,9 @@ LINGER_TIME = 2.0
 """Seconds a peer may go on sending after our last byte, if it has not said how much."""
 LINGER_BYTES = 16 << 20
 """Bytes it may go on sending then: more than two sockets hold, so that it finds our answer."""
+DRAIN_TIME = 1.0
+"""Seconds a new connection has for its first request when the server stops: one that is on its
+way would be lost."""
 
 
 class ByteStreamConnection:

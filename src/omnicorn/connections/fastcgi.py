@@ -22,8 +22,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.connections.bytestream import LINGER, WRITE
-from omnicorn.connections.gateway import DRAIN_TIME, EXTENSIONS
+from omnicorn.connections.bytestream import DRAIN_TIME, LINGER, WRITE
+from omnicorn.connections.gateway import EXTENSIONS
 from omnicorn.connections.http import HTTPConnection
 from omnicorn.errors import ConfigError, LocalProtocolError
 from omnicorn.protocols.cgi import EnvironmentParser, ResponseEncoder
@@ -149,7 +149,8 @@ class FastCGIConnection(HTTPConnection):
                 self._log(f"cut: its address is not in {_ADDRESSES}")
                 self._cut()
                 return
-        self._expect(_SILENCE, DRAIN_TIME if service.draining else service.timeouts.head)
+        head = service.timeouts.head
+        self._expect(_SILENCE, min(DRAIN_TIME, head) if service.draining else head)
 
     def data_received(self, data: bytes) -> None:
         engine = self.engine

@@ -23,7 +23,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.connections.bytestream import LINGER, WRITE
+from omnicorn.connections.bytestream import DRAIN_TIME, LINGER, WRITE
 from omnicorn.connections.exclusive import ExclusiveConnection
 from omnicorn.errors import HandshakeRefused
 from omnicorn.http.fields import list_tokens
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from omnicorn.protocols.uwsgi import UwsgiEngine
 
     Engine = type[ScgiEngine[Any]] | type[UwsgiEngine[Any]]
-
-DRAIN_TIME = 1.0
-"""Seconds a silent connection has for its request when the server stops."""
 
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "http.response.pathsend": {},
@@ -104,8 +101,8 @@ class GatewayConnection(ExclusiveConnection):
         service = self._service
         self._transport = transport
         service.connections.add(self)  # type: ignore[arg-type]  # as any other
-        draining = service.draining
-        self._expect(_HEAD, DRAIN_TIME if draining else service.timeouts.head)
+        head = service.timeouts.head
+        self._expect(_HEAD, min(DRAIN_TIME, head) if service.draining else head)
 
     def data_received(self, data: bytes) -> None:
         if self._timing >= LINGER:

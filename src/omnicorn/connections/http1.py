@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.connections.bytestream import CLOSE, LINGER, WRITE
+from omnicorn.connections.bytestream import CLOSE, DRAIN_TIME, LINGER, WRITE
 from omnicorn.connections.exclusive import ExclusiveConnection
 from omnicorn.errors import HandshakeRefused
 from omnicorn.http.fields import list_tokens
@@ -63,11 +63,8 @@ class Http1Connection(ExclusiveConnection):
     # ------------------------------------------------------------------ from the transport
 
     def connection_made(self, transport: Any) -> None:
-        service = self._service
         self._meet(transport)
-        self._expect(_SILENCE, service.timeouts.head)
-        if service.draining:
-            self._close()
+        self._expect(_SILENCE, self._time_for_a_head())
 
     def data_received(self, data: bytes) -> None:
         engine = self.engine
@@ -259,9 +256,14 @@ class Http1Connection(ExclusiveConnection):
             pass
         elif remote == HEAD:
             if timing != _HEAD:
-                self._expect(_HEAD, self._service.timeouts.head)
+                self._expect(_HEAD, self._time_for_a_head())
         elif remote == BODY:
             self._expect(_BODY, self._service.timeouts.body)
+
+    def _time_for_a_head(self) -> float:
+        service = self._service
+        head = service.timeouts.head
+        return min(DRAIN_TIME, head) if service.draining else head
 
     def on_deadline(self, now: float) -> float:
         """See `Timed`."""
@@ -315,8 +317,17 @@ class Http1Connection(ExclusiveConnection):
             self._close_transport()
 
     def drain(self) -> None:
-        """The server stops: close now if idle, else after the exchange in progress."""
+        """The server stops: close now if idle, else after the exchange in progress.
+
+        Neither a new connection is idle, for its request may be on its way, nor one in the midst
+        of a head: what comes soon is still answered.
+        """
         engine = self.engine
+        timing = self._timing
+        if engine.remote == HEAD or (timing == _SILENCE and engine.remote == IDLE):
+            if timing < WRITE:  # else the peer has first to read
+                self._expect(timing, self._time_for_a_head())
+            return
         engine.refuse_more()
         if engine.closing and self._timing < LINGER:
             self._close()

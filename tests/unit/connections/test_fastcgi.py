@@ -9,10 +9,9 @@ import pytest
 from tests import fastcgi_front as front
 from tests.fastcgi_front import ABORT, STDIN, begin, params, record, request
 
-from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.bytestream import DRAIN_TIME, LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.fastcgi import acceptor
-from omnicorn.connections.gateway import DRAIN_TIME
 from omnicorn.connections.service import Timeouts
 from omnicorn.errors import ConfigError
 from omnicorn.security.trust import TrustedPeers

@@ -14,9 +14,8 @@ from tests.gateways import scgi_request, uwsgi_request
 
 from omnicorn.bridge.wsgi import Wsgi
 from omnicorn.connections import accept
-from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.bytestream import DRAIN_TIME, LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
-from omnicorn.connections.gateway import DRAIN_TIME
 from omnicorn.connections.service import Service, Timeouts
 from omnicorn.http.limits import Limits
 from omnicorn.ports import HIGH_WATER

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from omnicorn.connections.bytestream import LINGER_BYTES, LINGER_TIME
+from omnicorn.connections.bytestream import DRAIN_TIME, LINGER_BYTES, LINGER_TIME
 from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.service import Timeouts
 from omnicorn.http.limits import Limits
@@ -916,6 +916,7 @@ def test_a_peer_that_left_before_the_loop_knows_does_not_stop_the_drain(
     served.run()
 
     assert served.peer.was_reset or served.peer.eof
+    served.advance(DRAIN_TIME + WIDTH)
     assert other.eof
     assert served.service.connections == set()
 

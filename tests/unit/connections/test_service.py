@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from omnicorn.connections.bytestream import DRAIN_TIME
+from omnicorn.connections.deadlines import WIDTH
 from omnicorn.connections.service import Timeouts
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 HI = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 CLOSE = b"connection: close\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -137,19 +140,56 @@ def test_draining_without_connections_is_over_at_once(serve: Serve, idle: list[s
     assert idle == ["idle"]
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"\r\n"])
-def test_idle_connections_are_closed_at_once(serve: Serve, idle: list[str], sent: bytes) -> None:
+def test_idle_connections_are_closed_at_once(serve: Serve, idle: list[str]) -> None:
     served = serve(hello)
-    if sent:
-        served.send(sent)
-    else:
-        served.get()
+    served.get()
     drain(served, idle)
 
     assert served.peer.eof
-    served.advance(3.0)  # a peer that is in the middle of something is given a moment
     assert idle == ["idle"]
-    assert served.peer.received == (b"" if sent else HI)
+    assert served.peer.received == HI
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTT", b"\r\n"])
+def test_a_first_request_that_is_on_its_way_is_answered(
+    serve: Serve, idle: list[str], sent: bytes
+) -> None:
+    served = serve(hello)
+    served.send(sent)
+    drain(served, idle)
+    assert not served.peer.eof
+    served.advance(DRAIN_TIME / 2)
+
+    answer = served.send(GET[len(sent) :] if sent.strip() else GET)
+    assert answer.startswith(b"HTTP/1.1 200 ") and CLOSE in answer
+    served.advance(3.0)
+    assert served.peer.eof
+    assert idle == ["idle"]
+
+
+@pytest.mark.parametrize(("sent", "answer"), [(b"", b""), (b"GET / HTT", b"HTTP/1.1 408 ")])
+def test_a_first_request_that_does_not_come_is_not_waited_for_long(
+    serve: Serve, idle: list[str], sent: bytes, answer: bytes
+) -> None:
+    served = serve(hello)
+    served.send(sent)
+    drain(served, idle)
+    served.advance(DRAIN_TIME + WIDTH)
+    assert served.peer.received.startswith(answer) and bool(served.peer.received) == bool(answer)
+    served.advance(3.0)  # lingering, behind an answer
+    assert served.peer.eof
+    assert idle == ["idle"]
+
+
+def test_a_head_that_begins_while_the_server_stops_has_no_more_time(
+    serve: Serve, idle: list[str]
+) -> None:
+    served = serve(hello)
+    drain(served, idle)
+    served.advance(DRAIN_TIME / 2)
+    served.send(b"GET")
+    served.advance(DRAIN_TIME + WIDTH)
+    assert served.peer.received.startswith(b"HTTP/1.1 408 ")
 
 
 def test_what_is_in_flight_finishes_and_says_that_it_closes(serve: Serve, idle: list[str]) -> None:
@@ -226,14 +266,23 @@ def test_the_rest_of_an_answered_upload_is_awaited_before_the_close(
     assert idle == ["idle"]
 
 
-def test_a_connection_that_comes_during_the_drain_is_closed(serve: Serve, idle: list[str]) -> None:
+def test_a_connection_that_comes_during_the_drain_has_one_request(
+    serve: Serve, idle: list[str]
+) -> None:
     served = serve()
     served.get()
     drain(served, idle)
-    late = served.connect()
+    late, silent = served.connect(), served.connect()
+    late.send(GET)
     served.run()
-
+    served.exchange.respond(body=b"late")
+    served.run()
+    assert CLOSE in late.received and late.received.endswith(b"late")
     assert late.eof
+
+    assert not silent.eof
+    served.advance(DRAIN_TIME + WIDTH)
+    assert silent.eof
     assert idle == []
 
 
