@@ -2,7 +2,8 @@
 
 Every request gets a dict of its own, because applications change it. To copy a dict is much
 faster than to fill one, so a head that comes again brings a template of its environ. What PEP 3333
-asks for whoever serves stands in `toolkit.pep3333`.
+asks for whoever serves stands in `toolkit.pep3333`; what becomes of a request is the same here as
+by way of its ASGI scope and `build_environ`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _environ_template(head: RequestHead, root_path: str) -> Environ:
     target = head.raw_path
     path = head.path
     if path == "*":
-        path = ""  # PEP 3333: PATH_INFO is a path or empty; the asterisk of OPTIONS is none
+        path = ""  # as `build_environ`
     elif head.root_path is not None:
         root_path = head.root_path
         path = path.removeprefix(root_path)
@@ -85,6 +86,4 @@ def _environ_template(head: RequestHead, root_path: str) -> Environ:
         "wsgi.file_wrapper": FileWrapper,
     }
     add_headers(environ, head.headers)
-    # RFC 3875 §4.2: a transfer-coding is removed; Bottle would decode it once more.
-    environ.pop("HTTP_TRANSFER_ENCODING", None)
     return environ

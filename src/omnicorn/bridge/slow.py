@@ -58,6 +58,7 @@ class SlowClients:
         if self._bodies >= self._limit:
             return False
         self._bodies += 1
+        self._look()
         return True
 
     def leave(self) -> None:
@@ -67,8 +68,7 @@ class SlowClients:
     def lag(self, exchange: Slow) -> None:
         """A thread waits until this client has read; `forget` it when it has."""
         self._readers.setdefault(exchange, self._loop.time())
-        if not self._watching and self._excess() > 0:
-            self._watch(PATIENCE)
+        self._look()
 
     def forget(self, exchange: Slow) -> None:
         """The client has read, or the exchange is over."""
@@ -76,6 +76,10 @@ class SlowClients:
 
     def _excess(self) -> int:
         return min(len(self._readers), len(self._readers) + self._bodies - self._limit)
+
+    def _look(self) -> None:
+        if not self._watching and self._excess() > 0:
+            self._watch(PATIENCE)
 
     def _watch(self, seconds: float) -> None:
         self._watching = True

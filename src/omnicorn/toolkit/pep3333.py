@@ -77,6 +77,8 @@ def _variable(name: bytes) -> str:
     """The variable of a header; empty for one that may not have any."""
     if b"_" in name:
         variable = ""  # else `x_y` could pass for `x-y`, which a proxy has vouched for
+    elif name.lower() == b"transfer-encoding":
+        variable = ""  # RFC 3875 §4.2: it has been removed; Bottle would decode it once more
     else:
         variable = name.upper().decode("latin-1").replace("-", "_")
         if variable not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -115,6 +117,8 @@ def build_environ(
     # gives a path that is not below it either.
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :]
+    elif path == "*":
+        path = ""  # PEP 3333: PATH_INFO is a path or empty; the asterisk of OPTIONS is none
     query = scope["query_string"].decode("latin-1")
     environ = {
         "REQUEST_METHOD": scope["method"],

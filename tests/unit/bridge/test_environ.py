@@ -8,11 +8,15 @@ from typing import Any
 from wsgiref import validate
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tests.conftest import request
 
 from omnicorn.bridge.environ import wsgi_environ
+from omnicorn.bridge.scope import http_scope
 from omnicorn.ports import RequestHead
 from omnicorn.protocols.http1.requests import RequestParser
+from omnicorn.toolkit.pep3333 import build_environ
 
 CLIENT = ("192.0.2.1", 50000)
 SERVER = ("192.0.2.80", 80)
@@ -101,6 +105,58 @@ def test_a_unix_socket_has_a_name_and_no_port() -> None:
     environ = environ_of("GET", "/", client=None, server=("/run/app.sock", None))
     assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("/run/app.sock", "0")
     assert "REMOTE_ADDR" not in environ
+
+
+PARTS = ("/", "//", "a", "root", "caf%C3%A9", "%20", "%2F", "%ff", "..", "?", "x=1", "&")
+FIELDS = (
+    "accept: text/html",
+    "accept: */*",
+    "cookie: a=1",
+    "cookie: b=2",
+    "X-Custom: \xe9",
+    "x_custom: forged",
+    "content-type: text/plain",
+    "content-length: 0",
+    "transfer-encoding: chunked",
+)
+
+
+@given(
+    st.lists(st.sampled_from(PARTS)).map(lambda parts: "/" + "".join(parts)),
+    st.lists(st.sampled_from(FIELDS[:-2])),
+    st.sampled_from([[], [FIELDS[-1]], [FIELDS[-2]]]),
+    st.sampled_from(["", "/root", "/root/a", "/caf\xe9"]),
+    st.booleans(),
+    st.sampled_from([CLIENT, None]),
+    st.sampled_from([SERVER, ("/run/app.sock", None), None]),
+)
+@example("*", [], [], "", False, CLIENT, SERVER)
+@example("*", [], [], "/root", False, CLIENT, SERVER)
+def test_an_environ_is_the_same_by_way_of_the_scope(
+    target: str,
+    fields: list[str],
+    framing: list[str],
+    root_path: str,
+    is_mounted: bool,
+    client: Any,
+    server: Any,
+) -> None:
+    def head() -> Any:
+        plain = head_of("OPTIONS", target, *fields, *framing)
+        if not is_mounted:
+            return plain
+        mounted = Mounted()
+        for name in RequestHead.__slots__:
+            setattr(mounted, name, getattr(plain, name))
+        mounted.root_path = root_path
+        mounted.path = root_path + plain.path
+        return mounted
+
+    scope: Any = http_scope(head(), "https", client, server, root_path, None, {})
+    body = io.BytesIO()
+    assert wsgi_environ(head(), "https", client, server, root_path, body) == build_environ(
+        scope, body
+    )
 
 
 def test_a_transfer_coding_is_removed() -> None:

@@ -80,6 +80,16 @@ def test_bodies_that_hold_threads_count_too(loop: ManualLoop) -> None:
     assert reader.is_cut
 
 
+def test_bodies_that_come_after_the_readers_count_too(loop: ManualLoop) -> None:
+    slow, pool = make(loop, 4)
+    readers = lagging(slow, 2)  # not too many, so far
+    loop.advance(2 * PATIENCE)
+    assert slow.admit()
+    pool.backlog = 1
+    loop.advance(PATIENCE)
+    assert [reader.is_cut for reader in readers] == [True, False]
+
+
 def test_who_reads_meanwhile_begins_anew(loop: ManualLoop) -> None:
     slow, pool = make(loop, 2)
     first, second = lagging(slow, 2)

@@ -599,6 +599,24 @@ def test_a_websocket_takes_the_connection_over(front: Open, scheme: str) -> None
     assert line.served.access.lines == [("/x", 101, 0)]
 
 
+@pytest.mark.parametrize("scheme", ["scgi", "uwsgi"])
+def test_frames_that_come_with_the_handshake_are_read(front: Open, scheme: str) -> None:
+    line = front(echo, scheme)
+    request = (scgi_request if scheme == "scgi" else uwsgi_request)(**WEBSOCKET)
+
+    assert line.send(request + text("a") + text("b")).endswith(b"\r\n\r\n\x81\x01a\x81\x01b")
+
+
+def test_what_comes_with_a_handshake_that_is_refused_is_dropped(front: Open) -> None:
+    line = front()
+    line.send(scgi_request(**WEBSOCKET) + text("hello"))
+    line.exchange.receive()
+    line.exchange.send({"type": "websocket.close"})
+
+    assert line.peer.received.startswith(b"Status: 403 ")
+    assert line.peer.eof and not line.peer.was_reset
+
+
 def test_a_websocket_s_scope_is_the_front_s_word(front: Open) -> None:
     line = front()
     line.send(

@@ -89,6 +89,16 @@ def environ_of(**changes: Any) -> Environ:
 # ---------------------------------------------------------------------------- environ
 
 
+def test_the_asterisk_of_options_is_no_path() -> None:
+    environ = environ_of(method="OPTIONS", path="*", raw_path=b"*", root_path="/root")
+    assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
+
+
+@pytest.mark.parametrize("name", [b"transfer-encoding", b"Transfer-Encoding"])
+def test_a_transfer_coding_has_been_removed(name: bytes) -> None:
+    assert "HTTP_TRANSFER_ENCODING" not in environ_of(headers=[(name, b"chunked")])
+
+
 def test_a_request_becomes_an_environ() -> None:
     environ = environ_of(
         method="POST",

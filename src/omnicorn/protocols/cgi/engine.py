@@ -178,6 +178,9 @@ class GatewayEngine(Generic[Owner]):
                     self.remote = COMPLETE
                 self._head = head
                 self.local = L_WAITING
+                if data and self.remote == COMPLETE:
+                    self._read_past(data)  # before the upcall: it may hand over to the next
+                    data = b""
                 handler = self._owner.on_request(self, head)
                 if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
                     self._handler = handler
