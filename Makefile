@@ -11,11 +11,11 @@ PORT   ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-newest test-long lint format types layers cov bench bench-quick conformance \
+.PHONY: help run test test-e2e test-protocols test-rest test-newest test-long lint format types layers cov bench bench-quick conformance \
 	test-asgiref test-django test-channels test-daphne test-toolkit clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "omnicorn needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -27,11 +27,23 @@ $(READY): pyproject.toml
 run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
 	$(BIN)/omnicorn --app-dir examples --port $(PORT) hello:app
 
-# One more than there are cores: end-to-end tests wait a good deal.
-WORKERS = $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
-# A file's tests stay together, as they share servers; the long files of tests/e2e come first.
-test: $(READY) ## the quick suite, on all cores (under 3 minutes)
-	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+# Three runs beside each other. To hand out small tests one by one would cost as much as to run
+# them, so only what waits a good deal is handed out; a file's tests stay together, as they share
+# servers, and the long files come first. With TESTS=... those alone are run.
+QUICK = $(BIN)/python -m pytest -m 'not slow'
+test: $(READY) ## the quick suite, on two cores or more (under 3 minutes)
+ifdef TESTS
+	$(QUICK) $(TESTS)
+else
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync test-e2e test-protocols test-rest
+endif
+test-e2e: ## of it, what starts processes of its own
+	$(QUICK) -q -n 2 --dist loadfile --no-loadscope-reorder tests/e2e
+test-protocols: ## of it, the protocols' engines and the contracts of the ports below them
+	$(QUICK) -q tests/unit/protocols tests/contracts tests/conformance
+test-rest: ## of it, all else
+	$(QUICK) -q $(foreach taken,e2e unit/protocols contracts conformance,--ignore tests/$(taken))
+test-e2e test-protocols test-rest: $(READY)
 
 # What pyenv has installed counts, chosen or not.
 NEWER := python3.15 python3.14 python3.13 python3.12 \

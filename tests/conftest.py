@@ -233,6 +233,11 @@ def serve(eager: bool) -> Iterator[Callable[..., Served]]:
         served.loop.run_until_idle()
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests, which no later collection need look at
+
+
 def pytest_sessionfinish() -> None:
     gc.unfreeze()  # hypothesis asks who refers to what, in its summary
 

@@ -124,15 +124,15 @@ def test_the_layers_are_those_that_are_checked() -> None:
 
 
 def test_make_targets_that_are_named_exist() -> None:
-    targets = set(re.findall(r"^([a-z][a-z-]*):", text("Makefile"), re.M))
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", text("Makefile"), re.M))
     for page in NAMES:
-        named = re.findall(r"`(?:[A-Z]+=\S+ )?make((?: [a-z][a-z-]*)+)`", text(page))
-        named += re.findall(r"^make ([a-z][a-z-]*)", text(page), re.M)
+        named = re.findall(r"`(?:[A-Z]+=\S+ )?make((?: [a-z][a-z0-9-]*)+)`", text(page))
+        named += re.findall(r"^make ([a-z][a-z0-9-]*)", text(page), re.M)
         assert {name for line in named for name in line.split()} <= targets, page
 
 
 def test_the_contributors_table_has_every_make_target() -> None:
-    targets = re.findall(r"^([a-z][a-z-]*):.*##", text("Makefile"), re.M)
+    targets = re.findall(r"^([a-z][a-z0-9-]*):.*##", text("Makefile"), re.M)
     told = [name for row in rows("CONTRIBUTING.md", "## Set up") for name in code(row[0])]
     assert {name.removeprefix("make ") for name in told} == set(targets) - {"help"}
 

@@ -49,7 +49,10 @@ def pyright(config: pytest.Config, paths: list[str]) -> tuple[int, str]:
 
 
 Checker = Callable[[pytest.Config, list[str]], tuple[int, str]]
-both = pytest.mark.parametrize("check", [mypy, pyright])
+both = pytest.mark.parametrize(
+    "check",
+    [mypy, pytest.param(pyright, marks=pytest.mark.slow)],  # it takes ten seconds
+)
 
 
 @both

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
-
-try:
-    import trio
-except ImportError:  # then nothing runs on it
-    trio = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -35,25 +31,30 @@ def on_trio() -> bool:
     return False
 
 
+def _trio() -> Any:
+    """The library, which whoever runs on it has imported; others need not pay for that."""
+    return sys.modules["trio"]
+
+
 async def sleep(seconds: float) -> None:
-    await (trio if on_trio() else asyncio).sleep(seconds)
+    await (_trio() if on_trio() else asyncio).sleep(seconds)
 
 
 def event() -> Any:
     """An Event of the library that runs; to be made within it."""
-    return trio.Event() if on_trio() else asyncio.Event()
+    return _trio().Event() if on_trio() else asyncio.Event()
 
 
 def cancelled() -> type[BaseException]:
     """What a cancelled task sees raised: ``except cancelled():``."""
-    return trio.Cancelled if on_trio() else asyncio.CancelledError
+    return _trio().Cancelled if on_trio() else asyncio.CancelledError
 
 
 @contextlib.asynccontextmanager
 async def timeout(seconds: float) -> AsyncIterator[None]:
     """Cancel the block after some seconds; raises the library's error of a timeout."""
     if on_trio():
-        with trio.fail_after(seconds):
+        with _trio().fail_after(seconds):
             yield
     else:
         async with asyncio.timeout(seconds):
@@ -65,7 +66,7 @@ class Beside:
 
     def __init__(self, task: asyncio.Task[None] | None = None) -> None:
         self._task = task  # on asyncio
-        self._ended: Any = None if task else trio.Event()
+        self._ended: Any = None if task else _trio().Event()
         self._error: Exception | None = None
 
     async def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -85,7 +86,7 @@ class Beside:
         if self._task:
             await asyncio.wait((self._task,), timeout=seconds)
         else:
-            with trio.move_on_after(seconds):
+            with _trio().move_on_after(seconds):
                 await self._ended.wait()
 
     async def join(self) -> None:
@@ -113,7 +114,7 @@ async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[Beside]:
             task.cancel()
         return
     failure = None
-    async with trio.open_nursery() as nursery:
+    async with _trio().open_nursery() as nursery:
         running = Beside()
         nursery.start_soon(running.run, coroutine)
         try:
