@@ -323,7 +323,7 @@ def test_a_flood_of_control_frames(connect: Any, sent: bytes, attack: str, most:
 
 
 def test_an_honest_client_pings_changes_its_mind_and_reprioritises(connect: Any) -> None:
-    """Twenty minutes: a PING and a SETTINGS each second, gRPC's bandwidth probes; priorities too."""
+    """A PING and a SETTINGS each second for twenty minutes, gRPC's probes; priorities too."""
     dialogue = connect()
     dialogue.send(ask(1, False))
     for second in range(1200):
