@@ -102,6 +102,19 @@ def test_requests_share_a_connection(serve: Serve, loop_name: str) -> None:
     assert server.stop() == 0
 
 
+def test_multiplexing_can_be_switched_off(serve: Serve, loop_name: str) -> None:
+    options = ("--bind", "fastcgi:127.0.0.1:0", "--fastcgi-max-concurrent-requests", "1")
+    server = serve("plain:app", *options, loop=loop_name)
+    port = int(server.addresses[0].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        sock.sendall(request("/hold", 1) + request("/", 2))
+        assert front.answer(read(sock, 2), 2).protocol_status == front.CANT_MPX
+        sock.sendall(record(ABORT, 1))
+        read(sock, 1)
+        sock.sendall(request("/release", 4))
+        assert front.answer(read(sock, 4), 4).body == b"released"
+
+
 @contextlib.contextmanager
 def flooding(port: int, data: bytes) -> Iterator[None]:
     """Send *data* without a pause on a connection of its own, and drop what comes."""

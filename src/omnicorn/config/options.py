@@ -721,6 +721,14 @@ class Config(_Checked):
         group=HTTP,
     )
 
+    fastcgi_max_concurrent_requests: int = option(
+        128,
+        Integer(1),
+        "Requests at once on one FastCGI connection; further ones are refused. With 1, a front "
+        "that asks is told not to multiplex.",
+        group=HTTP,
+    )
+
     ws: Literal["auto", "none"] = option(
         "auto",
         Choice("auto", "none"),

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 _ADDRESSES = "FCGI_WEB_SERVER_ADDRS"
 
-MAX_REQUESTS = 128
-"""Requests at once on one connection."""
 DEAF = 1 << 20
 """Bytes of output past which a front that does not read is not read."""
 
@@ -53,9 +51,7 @@ _SILENCE, _ALIVE = range(2)
 
 
 def acceptor(
-    service: Service,
-    environ: Mapping[str, str] = os.environ,
-    max_requests: int = MAX_REQUESTS,
+    service: Service, environ: Mapping[str, str] = os.environ
 ) -> Callable[[], FastCGIConnection]:
     """What makes the connections of sockets on which FastCGI is spoken.
 
@@ -63,12 +59,11 @@ def acceptor(
         service: Shared by the connections of a server.
         environ: FCGI_WEB_SERVER_ADDRS is obeyed (§3.2): whoever starts us on a socket of its
             own sets it, and nobody else may connect then but by a unix socket.
-        max_requests: Requests at once on one connection; 1: no multiplexing.
 
     Raises:
         ConfigError: FCGI_WEB_SERVER_ADDRS holds something that is no address.
     """
-    parts = _Parts(service, _web_servers(environ.get(_ADDRESSES)), max_requests)
+    parts = _Parts(service, _web_servers(environ.get(_ADDRESSES)))
     return lambda: FastCGIConnection(service, parts)
 
 
@@ -92,16 +87,13 @@ def _web_servers(addresses: str | None) -> TrustedPeers | None:
 class _Parts:
     """What the FastCGI connections of a server share."""
 
-    __slots__ = ("encoder", "max_requests", "parser", "values", "web_servers")
+    __slots__ = ("encoder", "parser", "values", "web_servers")
 
-    def __init__(
-        self, service: Service, web_servers: TrustedPeers | None, max_requests: int
-    ) -> None:
+    def __init__(self, service: Service, web_servers: TrustedPeers | None) -> None:
         self.parser = EnvironmentParser(split_params, service.parser.limits, service.root_path)
         self.encoder = ResponseEncoder(cgi=True)
-        self.max_requests = max_requests
         self.web_servers = web_servers
-        self.values = {b"FCGI_MPXS_CONNS": b"1" if max_requests > 1 else b"0"}
+        self.values = {b"FCGI_MPXS_CONNS": b"1" if service.fastcgi_requests > 1 else b"0"}
         if service.limit < float("inf"):  # what has no limit is not answered (§4.1)
             limit = b"%d" % service.limit
             self.values |= {b"FCGI_MAX_CONNS": limit, b"FCGI_MAX_REQS": limit}
@@ -124,7 +116,7 @@ class FastCGIConnection(HTTPConnection):
             self,
             parts.parser,
             parts.encoder,
-            parts.max_requests,
+            service.fastcgi_requests,
             parts.values,
             service.flush_soon,  # type: ignore[arg-type]  # as any other
         )

@@ -102,6 +102,7 @@ class Service:
         headers: Further fields of every response.
         websockets: How WebSockets are served; None: not at all.
         http2: Whether and how HTTP/2 is served.
+        fastcgi_requests: Requests at once on one connection of FastCGI; 1: no multiplexing.
         wsgi: The application where it is a WSGI one, with its threads; *app* is not called then.
         explain: Told an application's error, says what to do about it, if it knows.
         wall_clock: Seconds since the epoch, for ``date``.
@@ -137,6 +138,7 @@ class Service:
         headers: Sequence[tuple[bytes, bytes]] = (),
         websockets: WebSockets | None = _WEBSOCKETS,
         http2: Http2 = _HTTP2,
+        fastcgi_requests: int = 128,
         wsgi: Wsgi | None = None,
         explain: Callable[[BaseException], str | None] = lambda error: None,
         wall_clock: Callable[[], float] = time.time,
@@ -161,6 +163,7 @@ class Service:
         self.upgrades = websockets is not None and wsgi is None
         self.http2 = http2
         self.http2_parts: Parts | None = None
+        self.fastcgi_requests = fastcgi_requests
         self.state: dict[str, Any] | None = None
         self.connections: set[AnyConnection] = set()
         self.active = 0

@@ -194,7 +194,7 @@ def test_values_are_those_of_the_service(fastcgi: Open) -> None:
         return front.records(fastcgi(hello, **how).send(asked))[0].content
 
     assert told() == front.pairs({"FCGI_MPXS_CONNS": "1"})
-    assert told(limit_concurrency=7, how={"max_requests": 1}) == front.pairs(
+    assert told(limit_concurrency=7, fastcgi_requests=1) == front.pairs(
         {"FCGI_MAX_CONNS": "7", "FCGI_MAX_REQS": "7", "FCGI_MPXS_CONNS": "0"}
     )
 
@@ -269,7 +269,7 @@ def test_an_aborted_request_is_a_disconnect(fastcgi: Open) -> None:
 
 
 def test_aborted_requests_count_until_their_applications_return(fastcgi: Open) -> None:
-    world = fastcgi(how={"max_requests": 2})
+    world = fastcgi(fastcgi_requests=2)
     for _ in range(2):
         world.send(request() + record(ABORT, 1))
     assert front.answer(world.send(request())).protocol_status == front.OVERLOADED
