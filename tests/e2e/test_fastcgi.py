@@ -103,7 +103,7 @@ def test_requests_share_a_connection(serve: Serve, loop_name: str) -> None:
 
 
 def test_multiplexing_can_be_switched_off(serve: Serve, loop_name: str) -> None:
-    options = ("--bind", "fastcgi:127.0.0.1:0", "--fastcgi-max-concurrent-requests", "1")
+    options = ("--bind", "fastcgi:127.0.0.1:0", "--fastcgi-max-concurrency", "1")
     server = serve("plain:app", *options, loop=loop_name)
     port = int(server.addresses[0].rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), 10) as sock:

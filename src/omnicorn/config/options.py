@@ -721,7 +721,7 @@ class Config(_Checked):
         group=HTTP,
     )
 
-    fastcgi_max_concurrent_requests: int = option(
+    fastcgi_max_concurrency: int = option(
         128,
         Integer(1),
         "Requests at once on one FastCGI connection; further ones are refused. With 1, a front "

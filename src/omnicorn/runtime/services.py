@@ -84,7 +84,7 @@ def make_service(
             stream_window=config.h2_initial_stream_window,
             ping_interval=config.h2_ping_interval,
         ),
-        fastcgi_requests=config.fastcgi_max_concurrent_requests,
+        fastcgi_requests=config.fastcgi_max_concurrency,
         wsgi=wsgi,
         explain=partial(explain, interface=interface),
     )
