@@ -18,6 +18,7 @@ ELSEWHERE = {
     "asgi/extensions.py": "tests/typing",  # TypedDicts, checked by mypy and in test_scopes
     "connections/bytestream.py": "tests/unit/connections",  # in what test_stream and others see
     "connections/exclusive.py": "tests/unit/connections",  # likewise, and in test_gateway
+    "connections/multiplexed.py": "tests/unit/connections",  # in test_http2 and test_fastcgi
     "http/limits.py": "tests/unit/protocols/http1/test_limits.py",
     "protocols/http2/codes.py": "tests/unit/protocols/http2",  # numbers
     # What they decide shows in what the communicators say.

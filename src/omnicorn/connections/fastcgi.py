@@ -3,17 +3,16 @@
 The engine knows records and requests, the exchanges know their applications; what is between is
 decided here. Rules:
 
-1. All requests' output of one iteration of the loop leaves in one write.
-2. Who asks, for what address and by which scheme, the front says, as in `gateway`.
-3. One deadline: the nearest of what each request waits for (`FastCGIEngine.overdue`) and of the
+1. Who asks, for what address and by which scheme, the front says, as in `gateway`.
+2. The deadline is the nearest of what each request waits for (`FastCGIEngine.overdue`) and of the
    idle time of a connection that the front keeps.
-4. What an application has died of goes to the front's error log in a line (STDERR), and to ours
+3. What an application has died of goes to the front's error log in a line (STDERR), and to ours
    in full.
-5. An application whose request was aborted counts against the connection's until it returns.
-6. A front that sends many records at once waits while others have their turn: what the engine
+4. An application whose request was aborted counts against the connection's until it returns.
+5. A front that sends many records at once waits while others have their turn: what the engine
    leaves of them is read in the loop's next iteration, and no more bytes before.
-7. A kept connection is idle since the end of its last request, whatever else comes on it.
-8. When the server drains, requests in progress are finished, and kept connections closed. A
+6. A kept connection is idle since the end of its last request, whatever else comes on it.
+7. When the server drains, requests in progress are finished, and kept connections closed. A
    front opens a connection when it has a request: one that is silent gets a moment for it.
 """
 
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnicorn.connections.bytestream import DRAIN_TIME, LINGER, WRITE
 from omnicorn.connections.gateway import EXTENSIONS
-from omnicorn.connections.http import HTTPConnection
+from omnicorn.connections.multiplexed import ALIVE, SILENCE, MultiplexedConnection
 from omnicorn.errors import ConfigError, LocalProtocolError
 from omnicorn.protocols.cgi import EnvironmentParser, ResponseEncoder
 from omnicorn.protocols.fastcgi import FastCGIEngine, split_params
@@ -42,12 +41,6 @@ if TYPE_CHECKING:
     from omnicorn.protocols.fastcgi import FastCGIStream
 
 _ADDRESSES = "FCGI_WEB_SERVER_ADDRS"
-
-DEAF = 1 << 20
-"""Bytes of output past which a front that does not read is not read."""
-
-# What the deadline is for.
-_SILENCE, _ALIVE = range(2)
 
 
 def acceptor(
@@ -99,18 +92,16 @@ class _Parts:
             self.values |= {b"FCGI_MAX_CONNS": limit, b"FCGI_MAX_REQS": limit}
 
 
-class FastCGIConnection(HTTPConnection):
+class FastCGIConnection(MultiplexedConnection):
     """A front's connection; `ConnectionPort` to the transport, `FastCGIOwner` to the engine."""
 
-    __slots__ = ("_cycles", "_idle_since", "_parts", "_patience")
+    __slots__ = ("_parts",)
 
     engine: FastCGIEngine[FastCGIConnection]
 
-    sendfile: None = None
-    """See `HTTPCarrier`: content goes in records."""
-
     def __init__(self, service: Service, parts: _Parts) -> None:
-        super().__init__(service, _SILENCE)
+        timeouts = service.timeouts
+        super().__init__(service, min(timeouts.head, timeouts.body, timeouts.keep_alive))
         self._parts = parts
         self.engine = FastCGIEngine(
             self,
@@ -121,11 +112,6 @@ class FastCGIConnection(HTTPConnection):
             service.flush_soon,  # type: ignore[arg-type]  # as any other
         )
         self._extensions = EXTENSIONS
-        timeouts = service.timeouts
-        # Within it, something may have to be done about a front that just did something.
-        self._patience = min(timeouts.head, timeouts.body, timeouts.keep_alive)
-        self._cycles: dict[Any, FastCGIStream] = {}
-        self._idle_since = 0.0
 
     # ------------------------------------------------------------------ from the transport
 
@@ -142,7 +128,7 @@ class FastCGIConnection(HTTPConnection):
                 self._cut()
                 return
         head = service.timeouts.head
-        self._expect(_SILENCE, min(DRAIN_TIME, head) if service.draining else head)
+        self._expect(SILENCE, min(DRAIN_TIME, head) if service.draining else head)
 
     def data_received(self, data: bytes) -> None:
         engine = self.engine
@@ -150,8 +136,8 @@ class FastCGIConnection(HTTPConnection):
             self._drop(len(data))
             return
         now = self._service.now()
-        if self._timing == _SILENCE:
-            self._timing = _ALIVE
+        if self._timing == SILENCE:
+            self._timing = ALIVE
         engine.receive(data, now)
         if engine.closing:
             self._end()
@@ -162,7 +148,7 @@ class FastCGIConnection(HTTPConnection):
                 transport.pause_reading()
                 if engine.behind:
                     self._service.loop.call_soon(self._catch_up)
-        if self._timing == _ALIVE:
+        if self._timing == ALIVE:
             self._hasten(now + self._patience)
 
     def _catch_up(self) -> None:
@@ -184,11 +170,6 @@ class FastCGIConnection(HTTPConnection):
         ):
             transport.resume_reading()
 
-    def _is_deaf(self) -> bool:
-        """The front does not read, and has asked for too much."""
-        engine = self.engine
-        return engine.blocked and engine.pending + self._waiting_bytes() > DEAF
-
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
         if self._timing >= LINGER:
@@ -198,16 +179,11 @@ class FastCGIConnection(HTTPConnection):
             self._end()
         return True  # what is still to be written, `_close_transport` waits for
 
-    def pause_writing(self) -> None:
-        self.engine.blocked = True
-        if self._timing < WRITE:
-            self._stall()
-
     def resume_writing(self) -> None:
         engine = self.engine
         engine.blocked = False
         if self._timing == WRITE:
-            self._timing = _ALIVE
+            self._timing = ALIVE
             self._hasten(self._service.now() + self._patience)
         self._read_on()
         for cycle in tuple(self._cycles):
@@ -215,16 +191,11 @@ class FastCGIConnection(HTTPConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         service = self._service
-        self._lose_transport()
         if service.access_log is not None:
             for stream in self.engine.streams.values():
                 if stream.is_responding and stream.handler is not None:
                     service.log(stream.handler)  # type: ignore[arg-type]  # an exchange
-        self.engine.connection_lost()
-        service.stragglers |= self._cycles.keys()
-        self._cycles.clear()
-        if service.draining:
-            service.check_idle()
+        super().connection_lost(exc)
 
     # ------------------------------------------------------------------ from the engine
 
@@ -288,37 +259,14 @@ class FastCGIConnection(HTTPConnection):
 
     def on_cycle_end(self, cycle: Any, error: BaseException | None) -> None:
         """See `Carrier`."""
-        service = self._service
-        service.active -= 1
-        stream = self._cycles.pop(cycle, None)
-        self.engine.orphans.discard(cycle)
-        if stream is None:
-            service.stragglers.discard(cycle)
-        elif error is not None:
+        stream = self._cycles.get(cycle)
+        if error is not None and stream is not None:
             scope = cycle.scope
             told = f"{scope['method']} {scope['path']!a:.200}: {type(error).__name__}"
             self.engine.report(stream, b"the application failed: %b\n" % told.encode("ascii"))
-        if error is not None or service.draining:
-            service.end(cycle, error)
-
-    # ------------------------------------------------------------------ output
-
-    def flush(self) -> None:
-        """Write what the engine has to say; if that was its last word, close."""
-        if self._timing >= LINGER:
-            self.engine.take()  # nothing is written behind the end
-            return
-        super().flush()
-        if self.engine.closing:
-            self._end()
+        super().on_cycle_end(cycle, error)
 
     # ------------------------------------------------------------------ deadlines
-
-    def _hasten(self, when: float) -> None:
-        """Look at *when*, or before."""
-        if when < self.deadline:
-            self.deadline = when
-            self._service.deadlines.watch(self, when)
 
     def on_deadline(self, now: float) -> float:
         """See `Timed`."""
@@ -331,7 +279,7 @@ class FastCGIConnection(HTTPConnection):
         if engine.streams:
             nearest = engine.overdue(now, timeouts.head, timeouts.body)
             nearest = min(nearest, now + timeouts.keep_alive)
-        elif self._timing == _SILENCE:
+        elif self._timing == SILENCE:
             nearest = self.deadline
             if nearest <= now:
                 engine.stop()
@@ -354,11 +302,7 @@ class FastCGIConnection(HTTPConnection):
 
     # ------------------------------------------------------------------ closing
 
-    def _end(self) -> None:
-        """The engine has ended the conversation: write its last word, log why, close."""
-        if self._timing >= LINGER:
-            return
-        super().flush()
+    def _close(self) -> None:
         engine = self.engine
         transport = self._transport
         if transport is None:
@@ -391,17 +335,12 @@ class FastCGIConnection(HTTPConnection):
     def drain(self) -> None:
         """The server stops: finish what is in progress, close what the front only keeps."""
         engine = self.engine
-        if self._timing == _SILENCE:
+        if self._timing == SILENCE:
             self._hasten(self._service.now() + DRAIN_TIME)
         elif not engine.is_midway or engine.streams:
             engine.refuse_more()
             if engine.closing:
                 self._end()
-
-    def disconnect(self) -> None:
-        """Tell every application that its client is as good as gone."""
-        for cycle in tuple(self._cycles):
-            cycle.disconnect()
 
     def abort(self) -> None:
         """Cancel every application and cut the connection."""

@@ -5,19 +5,16 @@ decided here.
 
 ::
 
-    _SILENCE ──SETTINGS──▶ _ALIVE ⟲ requests ──GOAWAY, either side's──▶ CLOSE
-                              │ the transport is full: WRITE, and back
+    SILENCE ──SETTINGS──▶ ALIVE ⟲ requests ──GOAWAY, either side's──▶ CLOSE
+                            │ the transport is full: WRITE, and back
     our last word, from anywhere: LINGER (what still comes is dropped, so that it is read)
 
 Rules:
 
-1. All streams' output of one iteration of the loop leaves in one write.
-2. One deadline: the nearest of what each stream waits for (`Http2Engine.overdue`), of the
+1. The deadline is the nearest of what each stream waits for (`Http2Engine.overdue`), of the
    idle time, and of the next PING.
-3. An application whose request was cancelled counts against the peer's streams until it
+2. An application whose request was cancelled counts against the peer's streams until it
    returns.
-4. A peer that asks and does not read is not read either, once `DEAF` bytes wait for it: the
-   heads of responses need no window.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from omnicorn.bridge.cycle import Exchange
 from omnicorn.bridge.http import PUSH
 from omnicorn.connections.bytestream import LINGER, LINGER_TIME, WRITE
-from omnicorn.connections.http import HTTPConnection
+from omnicorn.connections.multiplexed import ALIVE, SILENCE, MultiplexedConnection
 from omnicorn.errors import HandshakeRefused, Http2Error, Http2StreamError
 from omnicorn.ports import HIGH_WATER
 from omnicorn.protocols.http2.codes import ERROR_NAMES
@@ -44,13 +41,7 @@ if TYPE_CHECKING:
     from omnicorn.protocols.http2.requests import Head
     from omnicorn.protocols.http2.stream import Http2Stream
 
-DEAF = 1 << 20
-"""Bytes of output past which a peer that does not read is not read: more than content makes."""
-
 _PING = b"omnicorn"
-
-# What the deadline is for.
-_SILENCE, _ALIVE = range(2)
 
 
 class Parts:
@@ -82,19 +73,20 @@ def _answer(error: RemoteProtocolError) -> int | str:
     return error.status
 
 
-class Http2Connection(HTTPConnection):
+class Http2Connection(MultiplexedConnection):
     """A peer's connection; `ConnectionPort` to the transport, `Http2Owner` to the engine."""
 
-    __slots__ = ("_cycles", "_heard", "_idle_since", "_patience", "_pinged")
+    __slots__ = ("_heard", "_pinged")
 
     engine: Http2Engine[Http2Connection]
 
-    sendfile: None = None
-    """See `HTTPCarrier`: content goes in frames."""
-
     def __init__(self, service: Service) -> None:
-        super().__init__(service, _SILENCE)
-        now = service.now()
+        timeouts = service.timeouts
+        patience = min(timeouts.head, timeouts.body, timeouts.write, timeouts.keep_alive)
+        if service.http2.ping_interval:
+            patience = min(patience, service.http2.ping_interval)
+        super().__init__(service, patience)
+        now = self._idle_since
         parts = service.http2_parts
         if parts is None:
             parts = service.http2_parts = Parts(service)
@@ -108,14 +100,7 @@ class Http2Connection(HTTPConnection):
             Http2Connection._flush_soon,
             now,
         )
-        timeouts = service.timeouts
-        # Within it, something may have to be done about a peer that just did something.
-        self._patience = min(timeouts.head, timeouts.body, timeouts.write, timeouts.keep_alive)
-        if service.http2.ping_interval:
-            self._patience = min(self._patience, service.http2.ping_interval)
-        self._cycles: set[Exchange] = set()
         self._heard = now
-        self._idle_since = now
         self._pinged = now - 1.0
 
     # ------------------------------------------------------------------ from the transport
@@ -123,7 +108,7 @@ class Http2Connection(HTTPConnection):
     def connection_made(self, transport: Any) -> None:
         self._meet(transport)
         self.engine.begin()
-        self._expect(_SILENCE, self._service.timeouts.head)
+        self._expect(SILENCE, self._service.timeouts.head)
         if self._service.draining:
             self.drain()
 
@@ -139,14 +124,14 @@ class Http2Connection(HTTPConnection):
             return
         if engine.pending > HIGH_WATER:
             self.flush()
-        if engine.blocked and engine.pending + self._waiting_bytes() > DEAF:
+        if self._is_deaf():  # the heads of responses need no window
             transport = self._transport
             if transport is not None:
                 transport.pause_reading()
         if busy and not engine.streams:
             self._idle_since = now
-        if self._timing == _SILENCE and engine.is_greeted:
-            self._timing = _ALIVE
+        if self._timing == SILENCE and engine.is_greeted:
+            self._timing = ALIVE
             self._idle_since = now
             self._hasten(now + self._patience)
 
@@ -160,29 +145,15 @@ class Http2Connection(HTTPConnection):
             return False
         return True
 
-    def pause_writing(self) -> None:
-        self.engine.blocked = True
-        if self._timing < WRITE:
-            self._stall()
-
     def resume_writing(self) -> None:
         engine = self.engine
         engine.now = self._service.now()
         if self._timing == WRITE:
-            self._timing = _ALIVE
+            self._timing = ALIVE
             self.on_waiting()
         if self._transport is not None and self._timing < LINGER:
             self._transport.resume_reading()
         engine.unblock()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        service = self._service
-        self._lose_transport()
-        self.engine.connection_lost()
-        service.stragglers |= self._cycles
-        self._cycles.clear()
-        if service.draining:
-            service.check_idle()
 
     # ------------------------------------------------------------------ from the engine
 
@@ -207,7 +178,7 @@ class Http2Connection(HTTPConnection):
             return handler  # type: ignore[no-any-return]
         service.active += 1
         service.requests += 1
-        self._cycles.add(cycle)
+        self._cycles[cycle] = stream
         stream.handler = handler
         cycle.task = service.spawn(cycle.run())
         return handler  # type: ignore[no-any-return]
@@ -266,7 +237,7 @@ class Http2Connection(HTTPConnection):
         engine.now = now = self._service.now()
         timing = self._timing
         # Tasks that start eagerly may answer within the segment that brought SETTINGS.
-        if timing == _ALIVE or (timing == _SILENCE and engine.is_greeted):
+        if timing == ALIVE or (timing == SILENCE and engine.is_greeted):
             self._hasten(now + min(self._patience, at_most))
 
     def on_settings(self) -> None:
@@ -281,22 +252,9 @@ class Http2Connection(HTTPConnection):
         """See `HTTPCarrier`."""
         self.engine.push(stream, self._scheme.encode(), path, headers)
 
-    def on_cycle_end(self, cycle: Exchange, error: BaseException | None) -> None:
-        """See `Carrier`."""
-        service = self._service
-        service.active -= 1
-        self._cycles.discard(cycle)
-        orphans = self.engine.orphans
-        if orphans:
-            orphans.discard(cycle)
-        if self._transport is None:
-            service.stragglers.discard(cycle)
-        if error is not None or service.draining:
-            service.end(cycle, error)
-
     def forget(self, cycle: Exchange) -> None:
         """The exchange goes on as a WebSocket, which keeps it."""
-        self._cycles.discard(cycle)
+        self._cycles.pop(cycle, None)
 
     # ------------------------------------------------------------------ output
 
@@ -305,22 +263,7 @@ class Http2Connection(HTTPConnection):
         self.engine.pending += 1
         self._service.flush_soon(self)
 
-    def flush(self) -> None:
-        """Write what the engine has to say; if that was its last word, close."""
-        if self._timing >= LINGER:
-            self.engine.take()  # nothing is written behind the end
-            return
-        super().flush()
-        if self.engine.closing:
-            self._end()
-
     # ------------------------------------------------------------------ deadlines
-
-    def _hasten(self, when: float) -> None:
-        """Look at *when*, or before."""
-        if when < self.deadline:
-            self.deadline = when
-            self._service.deadlines.watch(self, when)
 
     def on_deadline(self, now: float) -> float:
         """See `Timed`."""
@@ -380,11 +323,7 @@ class Http2Connection(HTTPConnection):
 
     # ------------------------------------------------------------------ closing
 
-    def _end(self) -> None:
-        """The engine has ended the conversation: write its last word, log why, close."""
-        if self._timing >= LINGER:
-            return
-        super().flush()
+    def _close(self) -> None:
         error = self.engine.error
         transport = self._transport
         if error is not None:
@@ -410,12 +349,4 @@ class Http2Connection(HTTPConnection):
         """Tell every application that its client is as good as gone."""
         if self._timing < LINGER:
             self.engine.refuse_more()
-        for cycle in tuple(self._cycles):
-            cycle.disconnect()
-
-    def abort(self) -> None:
-        """Cancel every application and cut the connection."""
-        for cycle in tuple(self._cycles):
-            cycle.cancel()
-        self._cut()
-        self.engine.stop()
+        super().disconnect()
