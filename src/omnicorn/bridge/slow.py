@@ -75,7 +75,7 @@ class SlowClients:
         self._readers.pop(exchange, None)
 
     def _excess(self) -> int:
-        return min(len(self._readers), len(self._readers) + self._bodies - self._limit)
+        return len(self._readers) + self._bodies - self._limit
 
     def _look(self) -> None:
         if not self._watching and self._excess() > 0:

@@ -10,6 +10,7 @@ What this file alone decides: when the file is written, and that it is closed if
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Spool:
             self._close()
 
     def _begin(self) -> None:
-        if not self._busy and not self._abandoned:
+        if not self._busy:
             self._busy = True
             self._task = self._loop.spawn(self._run())
 
@@ -118,7 +119,10 @@ class Spool:
         self.size += self.file.write(b"".join(pieces))
         if last:
             self.file.seek(0)
+        if self._abandoned:
+            self._close()  # the task may have been cancelled before there was a file
 
     def _close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with suppress(OSError):  # a full disk: it tries to write what it holds once more
+                self.file.close()

@@ -78,6 +78,7 @@ class Threads:
         self._starting = threading.Lock()
         self._calling = False  # a thread was woken and has not had its turn
         self._told = False  # the loop was woken and has not had its turn
+        self._refused = False  # the system gave no thread, the last time
         self._stopping = False
 
     @property
@@ -195,8 +196,11 @@ class Threads:
             except RuntimeError as error:
                 self._calling = False
                 self._workers.discard(worker)
-                logger.error("a thread cannot be started, %d run: %s", number - 1, error)
+                if not self._refused:  # it may go on so, with each request
+                    self._refused = True
+                    logger.error("a thread cannot be started, %d run: %s", number - 1, error)
                 return False
+            self._refused = False
             return True
 
     def _work(self, worker: _Worker) -> None:
@@ -223,8 +227,8 @@ class Threads:
                     ):
                         self._tell()
                     copy().run(job.work)
+                    worker.at_work = False  # first: once the loop has all results, it may `stop`
                     results.append(job)
-                    worker.at_work = False
                     job = None  # not kept by a thread that waits
                 if results and not self._told:
                     self._tell()

@@ -30,6 +30,7 @@ Rules:
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 from collections import deque
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from omnicorn.toolkit.pep3333 import FilePart, Head, WsgiApplication
 
 __all__ = ["Wsgi", "WsgiCycle"]
+
+logger = logging.getLogger("omnicorn.error")
 
 BODY = 1  # between START and DONE
 
@@ -426,10 +429,17 @@ class WsgiCycle(Exchange):
             self._body = spool.file
             self._length = spool.size
             self._let_go()
-        else:
-            self._held = -1
-            self.refuse(500, b"Internal Server Error", [])
-            self._end(error)
+            return
+        self._held = -1
+        logger.error(
+            "%s %a: 507, the body cannot be kept in a temporary file: %s",
+            self.head.method,
+            self.head.path,
+            error,
+        )
+        if self._phase == START:
+            self.refuse(507, b"Insufficient Storage", [])  # RFC 4918 §11.5
+        self._end(None)
 
     def _let_go(self) -> None:
         self._held = -1

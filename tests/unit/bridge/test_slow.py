@@ -20,10 +20,14 @@ class Pool:
 
 class Reader:
     def __init__(self) -> None:
-        self.is_cut = False
+        self.cuts = 0
+
+    @property
+    def is_cut(self) -> bool:
+        return self.cuts > 0
 
     def cut(self) -> None:
-        self.is_cut = True
+        self.cuts += 1
 
 
 @pytest.fixture
@@ -68,6 +72,34 @@ def test_who_has_waited_longest_is_cut_as_many_as_are_waited_for(loop: ManualLoo
     pool.backlog = 10
     loop.advance(PATIENCE)
     assert [reader.is_cut for reader in readers] == [True] * 3 + [False] * 3
+
+
+def test_nobody_is_cut_once_fewer_than_half_wait(loop: ManualLoop) -> None:
+    slow, pool = make(loop, 8)
+    readers = lagging(slow, 5)
+    slow.forget(readers[0])
+    slow.forget(readers[1])
+    pool.backlog = 5
+    loop.advance(5 * PATIENCE)
+    assert not any(reader.is_cut for reader in readers)
+
+
+def test_who_is_cut_is_cut_once_though_its_thread_has_not_left(loop: ManualLoop) -> None:
+    slow, pool = make(loop, 2)
+    readers = lagging(slow, 3)
+    pool.backlog = 1
+    loop.advance(3 * PATIENCE)
+    assert [reader.cuts for reader in readers] == [1, 1, 0]
+
+
+def test_who_lags_twice_has_lagged_since_the_first_time(loop: ManualLoop) -> None:
+    slow, pool = make(loop, 1)
+    [reader] = lagging(slow, 1)
+    pool.backlog = 1
+    for _ in range(10):
+        loop.advance(PATIENCE / 10)
+        slow.lag(reader)
+    assert reader.is_cut
 
 
 def test_bodies_that_hold_threads_count_too(loop: ManualLoop) -> None:

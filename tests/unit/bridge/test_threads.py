@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +244,35 @@ def test_stop_ends_idle_threads_before_it_returns(loop: Loop) -> None:
     assert set(threading.enumerate()) == before
 
 
+def test_stop_waits_for_a_thread_whose_results_the_loop_has(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another thread may have told the loop, before the first one had its turn again."""
+    go = threading.Event()
+    appended = threading.Event()
+    join = threading.Thread.join
+
+    class Results(deque[Any]):
+        def append(self, job: Any) -> None:
+            super().append(job)
+            appended.set()
+            assert go.wait(PATIENCE)
+
+    def note(thread: threading.Thread, timeout: float | None = None) -> None:
+        go.set()
+        join(thread, timeout)
+
+    threads = Threads(loop, 1)
+    threads._results = Results()
+    submit(loop, threads, Job())
+    assert appended.wait(PATIENCE)
+    monkeypatch.setattr(threading.Thread, "join", note)
+    threads.stop()
+    go.set()
+    assert threads.count == 0
+    assert caplog.records == []
+
+
 def test_stop_leaves_a_thread_that_is_in_a_job_behind_and_says_so(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -305,6 +335,42 @@ def test_where_no_thread_can_be_started_it_is_tried_again(
     assert threads.count == 0
     loop.advance(1.0)
     loop.run_until(collected(job))
+
+
+def test_that_no_thread_can_be_started_is_said_once_and_those_there_do_the_work(
+    loop: Loop, pool: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    threads = pool(10**30)
+    first = Job()
+    submit(loop, threads, first)
+    loop.run_until(collected(first))
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def crowd() -> list[Job]:
+        jobs = [Job(held=number == 0) for number in range(20)]
+        for job in jobs:
+            submit(loop, threads, job)
+        jobs[0].release.set()
+        loop.run_until(collected(*jobs))
+        return jobs
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert {job.thread for job in crowd()} == {first.thread}
+    assert [record.getMessage() for record in caplog.records] == [
+        "a thread cannot be started, 1 run: can't start new thread"
+    ]
+    monkeypatch.setattr(threading.Thread, "start", start)
+    jobs = [Job(held=True) for _ in range(2)]
+    submit(loop, threads, *jobs)
+    for job in jobs:
+        assert job.began.wait(PATIENCE)
+        job.release.set()
+    loop.run_until(collected(*jobs))
+    assert threads.count == 2
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])

@@ -7,8 +7,11 @@ The clock is moved by hand, as everywhere; a thread's next step is waited for by
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
+import sys
+import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 from wsgiref.validate import validator
@@ -16,10 +19,11 @@ from wsgiref.validate import validator
 import pytest
 from tests.conftest import Served, request
 from tests.http2_client import Http2Client
+from tests.http2_client import data as http2_data
 from tests.wsgi_apps import answer, answer_file
 
 from omnicorn.bridge.slow import PATIENCE as TOLERANCE
-from omnicorn.bridge.wsgi import AHEAD, WHOLE, Wsgi
+from omnicorn.bridge.wsgi import AHEAD, WHOLE, Wsgi, WsgiCycle
 from omnicorn.connections.service import Timeouts
 from omnicorn.errors import ClientDisconnected
 from omnicorn.http.limits import Limits
@@ -208,20 +212,169 @@ def test_a_body_is_written_to_its_file_without_holding_up_the_loop(world: Make) 
     assert served.rest().endswith(b"x" * 20 * 65536)
 
 
-def test_a_body_that_cannot_be_written_to_a_file_is_a_500_and_logged(
-    world: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full() -> Any:
-        raise OSError(28, "No space left on device")
+class Disk:
+    """Where temporary files are: notes them, and is full from a size on."""
 
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: list[Any] = []
+        self.room = 1 << 40
+        create = tempfile.TemporaryFile
+
+        def note() -> Any:
+            file = create(buffering=0)
+            self.files.append(io.BufferedRandom(Limited(self, file)))  # type: ignore[arg-type, unused-ignore]
+            return self.files[-1]
+
+        monkeypatch.setattr("tempfile.TemporaryFile", note)
+
+    @property
+    def open(self) -> int:
+        return sum(not file.closed for file in self.files)
+
+
+class Limited(io.RawIOBase):
+    def __init__(self, disk: Disk, file: Any) -> None:
+        self.disk = disk
+        self.file = file
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        return int(self.file.readinto(buffer))
+
+    def write(self, data: Any) -> int:
+        if self.size + len(data) > self.disk.room:
+            raise OSError(28, "No space left on device")
+        self.size += len(data)
+        return int(self.file.write(data))
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+CHUNK = b"50000\r\n" + b"x" * 0x50000 + b"\r\n"
+
+
+@pytest.mark.parametrize("room", [0, 0x50000, 2 * 0x50000 + 5])
+def test_a_body_that_cannot_be_written_to_a_file_is_507_and_logged_once(
+    world: Make, disk: Disk, room: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, in the midst of it, and at its very end, when the last buffer is written."""
+    disk.room = room
     served = world(echo)
-    chunk = b"50000\r\n" + b"x" * 0x50000 + b"\r\n"
-    answer = served.send(request("POST", "/", "transfer-encoding: chunked") + chunk)
-    assert answer.startswith(b"HTTP/1.1 500 ")
+    served.peer.send(request("POST", "/up", "transfer-encoding: chunked"))
+    for piece in (CHUNK, CHUNK, b"a\r\n0123456789\r\n", b"0\r\n\r\n"):
+        served.peer.send(piece)
+        served.loop.run_until_idle()
+    served.loop.advance(10.0)
+    assert served.peer.received.startswith(b"HTTP/1.1 507 ")
+    assert served.peer.received.endswith(b"\r\n\r\nInsufficient Storage")
+    assert served.peer.eof
+    assert disk.open == 0
+    assert len(disk.files) == 1
     [record] = caplog.records
-    assert record.exc_info is not None
-    assert isinstance(record.exc_info[1], OSError)
+    assert record.getMessage() == (
+        "POST '/up': 507, the body cannot be kept in a temporary file: "
+        "[Errno 28] No space left on device"
+    )
+    assert served.access.lines == [("/up", 507, 20)]
+    assert served.service.active == 0
+    assert served.wsgi.threads.count == 0
+    disk.room = 1 << 40
+    served.peer = served.connect()
+    data = request("POST", "/", "transfer-encoding: chunked") + CHUNK + b"0\r\n\r\n"
+    assert served.ask(data).endswith(b"x" * 0x50000)
+
+
+def test_what_a_peer_sends_after_507_is_not_kept(world: Make, disk: Disk) -> None:
+    disk.room = 0
+    served = world(echo)
+    served.send(request("POST", "/", "transfer-encoding: chunked") + CHUNK)
+    cycles = [each for each in gc.get_objects() if isinstance(each, WsgiCycle)]
+    for _ in range(20):
+        if not served.peer.transport.is_closing:
+            served.send(CHUNK)
+    assert [cycle for cycle in cycles if cycle._pieces] == []
+    served.loop.advance(60.0)
+    assert not served.service.connections
+
+
+def test_a_full_disk_costs_an_http2_connection_nothing(world: Make, disk: Disk) -> None:
+    served = world(echo)
+    client: Any = Http2Client(served)
+    disk.room = 300_000
+    body = b"x" * 400_000
+    for _ in range(5):
+        reply = client.post("/", body)
+        served.loop.run_until(lambda: not served.service.active)
+        client.run()
+        assert reply.status == 507
+        assert reply.body == b"Insufficient Storage"
+    disk.room = 1 << 40
+    for _ in range(3):  # more than the connection's window
+        reply = client.post("/", body)
+        served.loop.run_until(lambda: not served.service.active)
+        client.run()
+        assert reply.body == body
+    assert disk.open == 0
+
+
+def test_a_peer_that_leaves_while_its_body_fails_is_forgotten(
+    world: Make, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.room = 0
+    served = world(echo)
+    served.loop.hold_blocking = True
+    served.send(request("POST", "/", "transfer-encoding: chunked") + CHUNK)
+    served.peer.reset()
+    served.loop.release_blocking()
+    served.loop.run_until_idle()
+    assert "507" in caplog.text  # it was told between the peer's leaving and what follows of it
+    assert served.service.active == 0
+    assert disk.open == 0
+    assert [line for line in served.access.lines if line[1]] == []
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_a_body_of_unknown_length_is_413_before_the_disk_holds_more_than_the_limit(
+    world: Make, disk: Disk, version: str
+) -> None:
+    limit = 600_000
+    disk.room = limit
+    served = world(echo, limits=Limits(body=limit))
+    if version == "2":
+        client: Any = Http2Client(served)
+        reply = client.ask("/", method="POST", end=False)
+        for _ in range(4):
+            client.send(http2_data(client.last, b"x" * 200_000))
+        assert reply.status == 413
+    else:
+        served.peer.send(request("POST", "/", "transfer-encoding: chunked"))
+        for _ in range(3):
+            served.peer.send(CHUNK)
+            served.loop.run_until_idle()
+        assert served.peer.received.startswith(b"HTTP/1.1 413 ")
+    assert len(disk.files) == 1
+    assert disk.open == 0
+    assert served.service.active == 0
+    assert served.wsgi.threads.count == 0
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -600,6 +753,39 @@ def test_where_no_thread_can_be_spared_the_peer_is_told_to_continue_at_once(worl
     assert served.ask(b"ab").endswith(b"\r\n\r\nab")
 
 
+@pytest.mark.parametrize("reads", [True, False])
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+def test_one_thread_is_enough_for_an_upload_beside_a_response_that_nobody_reads(
+    world: Make, framing: str, reads: bool
+) -> None:
+    size = 2 * WHOLE
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/long":
+            return long_response(environ, start_response)
+        return echo(environ, start_response)
+
+    served = world(app, threads=1)
+    slow = stuck_readers(served, 1)
+    if framing == "chunked":
+        served.send(request("POST", "/", "transfer-encoding: chunked"))
+        pieces = [b"10000\r\n" + b"x" * 65536 + b"\r\n"] * (size // 65536) + [b"0\r\n\r\n"]
+    else:
+        served.send(request("POST", "/", f"content-length: {size}"))
+        pieces = [b"x" * 65536] * (size // 65536)
+    for piece in pieces:
+        assert served.peer.transport.is_reading
+        served.send(piece)
+    assert served.wsgi.threads.backlog == 1
+    if reads:
+        slow[0].resume()
+    else:
+        served.loop.advance(TOLERANCE + 1.0)
+    served.loop.run_until(lambda: not served.service.active)
+    assert served.peer.received.endswith(b"\r\n\r\n" + b"x" * size)
+    assert slow[0].received.endswith(b"0\r\n\r\n") == reads
+
+
 def test_a_chunked_body_is_asked_for_at_once_as_its_length_is_unknown(world: Make) -> None:
     served = world(echo)
     data = request("POST", "/", "transfer-encoding: chunked", "expect: 100-continue")
@@ -770,6 +956,168 @@ def test_a_peer_that_leaves_closes_the_iterable_in_its_thread_once(world: Make) 
     assert body.closed[0].name.startswith("omnicorn-")
 
 
+BLOCK = b"x" * HIGH_WATER
+
+
+class Ending:
+    """How a request ends: what its response consists of, and what else happens.
+
+    Args:
+        blocks: Makes them.
+        headers: As the application gives them.
+        starts: ``start_response`` is called.
+        event: Happens while the next block waits at the gate; or "late", once the thread waits
+            for a peer that does not read.
+        method: The request's.
+        errors: Lines that it costs in the log.
+        fails: So does ``close()``.
+    """
+
+    def __init__(
+        self,
+        blocks: Callable[[Gate], Any],
+        *headers: tuple[str, str],
+        starts: bool = True,
+        event: str = "",
+        method: str = "GET",
+        errors: int = 0,
+        fails: bool = False,
+    ) -> None:
+        self.blocks = blocks
+        self.headers = list(headers)
+        self.starts = starts
+        self.event = event
+        self.method = method
+        self.errors = errors
+        self.fails = fails
+
+
+def two_with_a_gate_between(gate: Gate) -> Any:
+    yield b"one"
+    gate()
+    yield b"two"
+
+
+def gate_and_more_than_anybody_reads(gate: Gate) -> Any:
+    gate()
+    while True:
+        yield BLOCK
+
+
+def one_and_an_error(gate: Gate) -> Any:
+    yield b"one"
+    raise ValueError("a bug")
+
+
+def no_blocks(gate: Gate) -> Any:
+    return iter(())
+
+
+class NotIterable:
+    def __iter__(self) -> Any:
+        raise ValueError("a bug")
+
+
+ENDINGS = {
+    "whole": Ending(lambda gate: [b"one", b"", b"two"]),
+    "no block": Ending(no_blocks),
+    "empty blocks": Ending(lambda gate: [b"", b""]),
+    "one more than announced": Ending(lambda gate: [b"hi", b"!"], LENGTH),
+    "less than announced": Ending(lambda gate: [b"h"], LENGTH, errors=1),
+    "HEAD": Ending(lambda gate: [b"hi"], LENGTH, method="HEAD"),
+    "an error before": Ending(lambda gate: NotIterable(), errors=1),
+    "an error within": Ending(one_and_an_error, errors=1),
+    "no start_response": Ending(lambda gate: [b"hi"], starts=False, errors=1),
+    "no start_response, no block": Ending(no_blocks, starts=False, errors=1),
+    "text": Ending(lambda gate: ["hi"], errors=1),
+    "a number": Ending(lambda gate: [b"one", 1], errors=1),
+    "what cannot be sent": Ending(lambda gate: [b"hi"], ("a b", "x"), errors=1),
+    "close fails": Ending(lambda gate: [b"hi"], fails=True, errors=1),
+    "close fails after an error": Ending(one_and_an_error, fails=True, errors=1),
+    "left before the first block": Ending(gate_and_more_than_anybody_reads, event="reset"),
+    "left within": Ending(two_with_a_gate_between, event="reset"),
+    "cancelled before the first block": Ending(gate_and_more_than_anybody_reads, event="cancel"),
+    "cancelled within": Ending(two_with_a_gate_between, event="cancel"),
+    "cancelled while it waits for its peer": Ending(
+        gate_and_more_than_anybody_reads, event="cancel late"
+    ),
+    "left while it waits for its peer": Ending(
+        gate_and_more_than_anybody_reads, event="reset late"
+    ),
+    "the server stops": Ending(two_with_a_gate_between, event="disconnect"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_whatever_ends_a_request_its_iterable_is_closed_once_and_in_its_thread(
+    world: Make, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ending = ENDINGS[name]
+    gate = Gate()
+
+    class Body(Closing):
+        def close(self) -> None:
+            super().close()
+            if ending.fails:
+                raise ValueError("a bug in close()")
+
+    body = Body(ending.blocks(gate))
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if ending.starts:
+            start_response("200 OK", ending.headers)
+        return body
+
+    served = world(app)
+    event, _, late = ending.event.partition(" ")
+    if late:
+        served.peer.pause()
+    served.peer.send(request(ending.method))
+    served.loop.run_until_idle()
+    if event:
+        assert gate.reached.wait(PATIENCE)
+        if late:
+            gate.open.set()
+            served.loop.run_until(lambda: served.wsgi.slow._readers)
+        if event == "reset":
+            served.peer.reset()
+        else:
+            getattr(served.service, event)()
+        served.loop.run_until_idle()
+        gate.open.set()
+    served.rest()
+    assert body.event.wait(PATIENCE)
+    served.wsgi.threads.stop()  # what is left of a request that was given up is over, too
+    assert len(body.closed) == 1
+    assert body.closed[0].name.startswith("omnicorn-wsgi-")
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == ending.errors
+
+
+def test_exc_info_after_the_head_has_left_is_raised_and_the_response_cut(
+    world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ValueError("a bug")
+
+    def blocks(start_response: Any) -> Any:
+        start_response("200 OK", [])
+        yield b"one"
+        try:
+            raise error
+        except ValueError:
+            start_response("500 Oh", [], sys.exc_info())
+        yield b"never"
+
+    served = world(lambda environ, start_response: blocks(start_response))
+    answer = served.fetch()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert b"never" not in answer
+    [record] = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
 def test_a_request_whose_peer_left_while_it_waited_never_runs(world: Make) -> None:
     gate = Gate()
     paths: list[str] = []
@@ -888,8 +1236,6 @@ def test_what_cannot_be_sent_is_a_500_and_logged(
 
 
 def test_exc_info_replaces_a_response_that_has_not_left(world: Make) -> None:
-    import sys
-
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [("X-Ok", "1")])
         try:
