@@ -16,7 +16,8 @@ The contract::
 
 The last fifth of graceful_timeout is for the application's shutdown: when all is over, the
 arbiter kills. The hooks ``pre_request`` and ``post_request`` are not called, as they are about
-WSGI requests of gunicorn's own.
+WSGI requests of gunicorn's own. What has been set and has no effect here, the arbiter names in a
+warning when it starts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as _Base
 
 from omnicorn.config import Config
@@ -42,10 +44,20 @@ if TYPE_CHECKING:
 
     from omnicorn.runtime.hosts import Host
 
-__all__ = ["AsyncioWorker", "TrioWorker", "UvloopWorker", "Worker", "translate"]
+__all__ = ["AsyncioWorker", "TrioWorker", "UvloopWorker", "Worker", "translate", "unused"]
 
 _BEAT = 1.0
 """Seconds between two signs of life; gunicorn's ``timeout`` is at least 1, mostly 30."""
+
+#: Settings that workers of gunicorn's own obey and this one does not, whatever its version.
+_UNUSED = (
+    "worker_connections", "secure_scheme_headers", "forwarder_headers", "header_map",
+    "permit_obsolete_folding", "strip_header_spaces", "permit_unconventional_http_method",
+    "permit_unconventional_http_version", "casefold_http_method", "http_parser",
+    "http2_max_frame_size", "http2_max_header_list_size", "asgi_disconnect_grace_period",
+    "tmp_upload_dir", "ssl_version", "suppress_ragged_eofs", "do_handshake_on_connect",
+    "pre_request", "post_request",
+)  # fmt: skip
 
 
 class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
@@ -64,6 +76,13 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         self._beat_every = min(_BEAT, self.timeout / 2) if self.timeout else _BEAT
         self._told: Any = None
         self._aborted = False
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Called by the arbiter once: say what has no effect."""
+        names = unused(cfg)
+        if names:
+            log.warning("Of no effect with this worker: %s", ", ".join(names))
 
     def init_signals(self) -> None:
         """Gunicorn's handlers, without its pipe: an event loop wakes up by itself."""
@@ -211,7 +230,7 @@ def translate(cfg: Any, loop: str = "auto") -> Config:
             "protocol",
         )
     options: dict[str, Any] = {
-        "loop": loop,
+        "loop": getattr(cfg, "asgi_loop", loop) if loop == "auto" else loop,
         "lifespan": getattr(cfg, "asgi_lifespan", "auto"),
         "root_path": getattr(cfg, "root_path", ""),
         "backlog": cfg.backlog,
@@ -235,6 +254,12 @@ def translate(cfg: Any, loop: str = "auto") -> Config:
     head = line + (cfg.limit_request_field_size or 1 << 20)
     options["limit_request_line"] = line
     options["limit_request_head"] = max(head, Config.limit_request_head)
+    for name, option in (
+        ("http2_max_concurrent_streams", "h2_max_concurrent_streams"),
+        ("http2_initial_window_size", "h2_initial_stream_window"),
+    ):
+        if _is_set(cfg, name):
+            options[option] = getattr(cfg, name)
     if cfg.threads > 1:
         options["threads"] = cfg.threads
     if str(cfg.proxy_protocol).lower() not in ("off", "false"):
@@ -245,6 +270,24 @@ def translate(cfg: Any, loop: str = "auto") -> Config:
     config = Config(**options)
     config.validate()
     return config
+
+
+def unused(cfg: Any) -> list[str]:
+    """The settings that have been set and mean nothing to this worker.
+
+    Args:
+        cfg: Gunicorn's configuration.
+    """
+    names = [name for name in _UNUSED if _is_set(cfg, name)]
+    if cfg.logger_class.access is not Logger.access:  # it is asked for its handlers alone
+        names.append("statsd_host" if cfg.statsd_host else "logger_class (its method access)")
+    return names
+
+
+def _is_set(cfg: Any, name: str) -> bool:
+    """Whether a setting is not the default; False where this version of gunicorn lacks it."""
+    setting = cfg.settings.get(name)
+    return setting is not None and setting.get() != type(setting)().get()
 
 
 def _addresses(text: str | list[str]) -> tuple[str, ...]:

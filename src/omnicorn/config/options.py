@@ -884,8 +884,12 @@ class Config(_Checked):
             )
         if self.ssl_context is not None:
             idle = [name for name in given if name.startswith("ssl_") and name != "ssl_context"]
+        elif self.dev_tls:
+            # A password may be that of the keys in ssl_sni.
+            names = ("ssl_keyfile",) if self.ssl_sni else ("ssl_keyfile", "ssl_keyfile_password")
+            idle = [name for name in names if name in given]
         else:
-            idle = ["ssl_keyfile"] if self.dev_tls and self.ssl_keyfile is not None else []
+            idle = []
         if idle:
             raise ConfigError(
                 f"{idle[0]} has no effect with {ways[0]}, which brings its own: leave it out",

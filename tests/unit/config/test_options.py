@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from omnicorn import runtime as runtime_package
 from omnicorn.config import Bind, Config
 from omnicorn.config.kinds import Seconds
 from omnicorn.config.options import OPTIONS
@@ -393,6 +396,11 @@ def test_what_is_for_tls_is_an_error_without_it(values: dict[str, Any]) -> None:
             "ssl_keyfile has no effect with dev_tls",
         ),
         (
+            {"dev_tls": True, "ssl_keyfile_password": "a"},
+            "ssl_keyfile_password",
+            "ssl_keyfile_password has no effect with dev_tls",
+        ),
+        (
             {"ssl_certfile": "a", "ssl_ca_certs": "a"},
             "ssl_ca_certs",
             "no client is asked for a certificate: set ssl_cert_reqs",
@@ -441,5 +449,21 @@ def test_all_of_tls_can_be_configured_together() -> None:
     assert config.ssl_sni == (("h.example", "i", "j"),)
     assert config.hsts == "max-age=60"
     assert config.insecure_binds == (Bind("tcp", "localhost", 81),)
-    Config(dev_tls=True, **clients, **hosts, **redirect)
+    Config(dev_tls=True, ssl_keyfile_password="c", **clients, **hosts, **redirect)
     Config(ssl_context=context(), **redirect)
+
+
+#: What stands for options that are read together.
+TOGETHER = {
+    **dict.fromkeys(("bind", "host", "port", "uds", "fd"), "binds"),
+    "insecure_bind": "insecure_binds",
+    "dev_tls": "tls",
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_read_by_what_obeys_it(name: str) -> None:
+    read = re.compile(rf"\bconfig\.{TOGETHER.get(name, name)}\b")
+    runtime = Path(runtime_package.__file__).parent
+
+    assert any(read.search(path.read_text("utf-8")) for path in runtime.glob("*.py"))

@@ -131,6 +131,52 @@ def test_the_root_path_grows_and_the_path_stays(run: Run) -> None:
         assert response.json() == ["/b", "/r/a/b", "/r/a/b/c"]
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/api%2Fusers", "/api/users"),
+        ("/api%2fa%2Fb/c", "/api/a/b/c"),
+        ("/%61pi/x", "/api/x"),
+        ("/api/..%2Fx", "/api/../x"),
+        ("/api//", "/api//"),
+    ],
+)
+def test_the_decoded_path_decides_and_the_raw_one_is_handed_on(
+    run: Run, target: str, path: str
+) -> None:
+    seen: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["raw_path"])
+        await Named("api")(scope, receive, send)
+
+    assert get(run, Dispatcher({"/api": app}), target).json() == ["api", "/api", path]
+    assert seen == [target.encode()]
+
+
+@pytest.mark.parametrize(
+    ("target", "root", "place"),
+    [
+        ("/r/a/b/c/x", "/r", ["/c", "/r/a/b/c", "/r/a/b/c/x"]),
+        ("/a/b/c/x", "/r", ["/c", "/r/a/b/c", "/r/a/b/c/x"]),  # put right by the outermost, once
+        ("/a/a/b/c", "/a", ["/c", "/a/a/b/c", "/a/a/b/c"]),
+        ("/ra/a/b/c", "/r", None),
+        ("/a/b/cc", "", None),
+        ("/a/bb/c", "", None),
+    ],
+)
+def test_dispatchers_nest_below_any_root_path(
+    run: Run, target: str, root: str, place: list[str] | None
+) -> None:
+    app = Dispatcher({"/a": Dispatcher({"/b": Dispatcher(mounts("/c"))})})
+
+    http = HTTPCommunicator(app, "GET", target)
+    http.scope["root_path"] = root
+    response = run(http.get_response)
+
+    assert (response.json() if place else response.status) == (place or 404)
+
+
 def test_a_path_that_lacks_its_root_path_is_put_right(run: Run) -> None:
     seen: list[Any] = []
 
@@ -198,7 +244,13 @@ def test_a_host_does_not_count_as_a_part_of_the_path(run: Run) -> None:
 
 
 def test_an_ipv6_address_is_a_host(run: Run) -> None:
-    assert get(run, Dispatcher(mounts("[::1]")), "/", "[::1]:8000").json()[0] == "[::1]"
+    app = Dispatcher(mounts("[2001:DB8::1]", "[::1]/x"))
+
+    for host in ("[2001:db8::1]", "[2001:DB8::1]:8000", "[2001:db8::1]:"):
+        assert get(run, app, "/", host).json()[0] == "[2001:DB8::1]"
+    assert get(run, app, "/x", "[::1]:8000").json()[0] == "[::1]/x"
+    for host in ("[2001:db8::2]", "2001:db8::1", "[2001:db8::1"):
+        assert get(run, app, "/", host).status == 404
 
 
 def test_two_host_fields_are_no_host(run: Run) -> None:

@@ -65,6 +65,10 @@ def test_http_goes_to_https_with_path_and_query_as_they_were_received(run: Run) 
         ("example.org:8080", {"port": 8443}, "https://example.org:8443/"),
         ("example.org", {"port": 443}, "https://example.org/"),
         ("[::1]:80", {"port": 8443}, "https://[::1]:8443/"),
+        ("[2001:DB8::1]", {}, "https://[2001:DB8::1]/"),
+        ("EXAMPLE.org.:443", {"port": 1}, "https://EXAMPLE.org.:1/"),
+        ("example.org:99999", {"port": 65535}, "https://example.org:65535/"),
+        ("example.org:", {}, "https://example.org/"),
         ("evil.example", {"host": "example.org"}, "https://example.org/"),
         ("evil.example", {"host": "[::1]", "port": 4443}, "https://[::1]:4443/"),
     ],
@@ -111,6 +115,17 @@ def test_a_websocket_goes_to_wss_by_a_denial_response(run: Run) -> None:
             assert refused.response is not None
             assert refused.response.status == 308
             assert refused.response.header("location") == "wss://testserver/chat?room=1"
+
+    run(main)
+
+
+def test_a_websocket_goes_to_the_host_and_port_that_were_given(run: Run) -> None:
+    async def main() -> None:
+        wrapped = lint(HTTPSRedirect(app, host="[::1]", port=8443))
+        async with WebSocketCommunicator(wrapped, "/chat", headers={"host": "a b"}) as ws:
+            refused = await ws.connect()
+            assert refused.response is not None
+            assert refused.response.header("location") == "wss://[::1]:8443/chat"
 
     run(main)
 

@@ -89,6 +89,14 @@ def test_trusted_hops_are_walked_through_until_one_is_not() -> None:
     assert client_of(NEAR, "6.6.6.6, 203.0.113.7, 10.9.9.9, 10.0.0.2") == ("203.0.113.7", 0)
 
 
+@pytest.mark.parametrize(
+    "value", ["203.0.113.7:99999", "203.0.113.7:", "[::1", "1.2.3", "01.2.3.4", "localhost", "a,"]
+)
+@pytest.mark.parametrize("options", [ONE, NEAR])
+def test_what_is_no_address_is_no_client(options: dict[str, Any], value: str) -> None:
+    assert client_of(options, f"6.6.6.6, {value}") == PEER
+
+
 def test_an_entry_that_cannot_be_read_ends_the_walk() -> None:
     assert client_of(TWO, "203.0.113.7, unknown") == PEER
     assert client_of({"hops": 3}, "203.0.113.7, , 198.51.100.2") == ("198.51.100.2", 0)
@@ -194,6 +202,40 @@ def test_forwarded_is_not_read_beside_the_older_fields(
 
     scope = fixed({**ONE, "host": True}, forwarded, older, ("X-Forwarded-Host", "example.org"))
     assert dict(scope["headers"])[b"host"] == b"example.org"
+
+
+@pytest.mark.parametrize(
+    ("value", "client"),
+    [
+        ('for="[2001:db8::1]"', ("2001:db8::1", 0)),
+        ('for="203.0.113.7:80"', ("203.0.113.7", 80)),
+        (r'FOR="\203.0.113.7"', ("203.0.113.7", 0)),
+        # What is quoted separates nothing, and an escaped quote ends nothing.
+        (r'for="6.6.6.6\", for=6.6.6.7", for=203.0.113.7', ("203.0.113.7", 0)),
+        ('for="203.0.113.7, 6.6.6.6"', PEER),
+        ('by="a;for=6.6.6.6";for=203.0.113.7', ("203.0.113.7", 0)),
+        # RFC 7239 §6: nobody that could be named; and what is malformed.
+        ("for=unknown", PEER),
+        ("for=_hidden", PEER),
+        ('for="[2001:db8::1]:_port"', PEER),
+        ("for=203.0.113.7;for=6.6.6.6", PEER),
+        ('for="203.0.113.7', PEER),
+        ("for=6.6.6.6, ", PEER),
+    ],
+)
+@pytest.mark.parametrize("options", [ONE, NEAR])
+def test_forwarded_is_read_as_it_is_quoted(
+    options: dict[str, Any], value: str, client: tuple[str, int]
+) -> None:
+    assert client_of(options, value, "Forwarded") == client
+
+
+def test_a_quoted_host_and_scheme_are_read() -> None:
+    header = ("Forwarded", 'for=203.0.113.7;Host="example.org:8443";PROTO="HTTPS"')
+    scope = fixed({**ONE, "host": True}, header)
+
+    assert scope["scheme"] == "https"
+    assert dict(scope["headers"])[b"host"] == b"example.org:8443"
 
 
 # ------------------------------------------------------------------------------ host

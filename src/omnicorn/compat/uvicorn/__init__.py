@@ -33,11 +33,10 @@ def run(app: Any, *, app_dir: str | None = None, **options: Any) -> None:
         ConfigError: A value is wrong, or a keyword has no equivalent.
         SystemExit: With 3, if it cannot start; the reason is logged.
     """
-    if app_dir is not None:
-        sys.path.insert(0, app_dir)
-    server = Server(Config(app, **options))
+    config = Config(app, **options)
+    config._app_dir = app_dir
     try:
-        server.run()
+        Server(config).run()
     except KeyboardInterrupt:
         pass  # it has stopped in order
 

@@ -6,14 +6,19 @@ Rules:
    none is ignored. A keyword that is not given has omnicorn's default: keep-alive is 75 s and
    not 5, a shutdown has 30 s and not for ever, and HTTP/2 is spoken with who asks for it.
 2. As with uvicorn, logging is set up when a `Config` is made.
-3. Attributes may be set later: they are translated when the server starts.
+3. Attributes may be set later: they are translated when the server starts. Those of uvicorn's
+   that would have no effect cannot be set.
+4. An import string is looked up as Python has its path, with ``app_dir`` in front if it is given;
+   the current folder has no precedence.
+5. Whoever asks for ``ssl`` or sets it has that context used as it is, in the place of the files:
+   those are not read again when they change.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import ssl
+import ssl as _ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +36,9 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable
+    from ssl import SSLContext
 
-__all__ = ["Config"]
+__all__ = ["LOGGING_CONFIG", "Config"]
 
 logger = logging.getLogger("omnicorn")
 
@@ -40,7 +46,7 @@ logger = logging.getLogger("omnicorn")
 _SAME = (
     "host", "port", "uds", "fd", "lifespan", "interface", "factory", "root_path", "backlog",
     "proxy_headers", "server_header", "date_header", "access_log", "use_colors",
-    "limit_concurrency", "timeout_keep_alive", "ws_max_size", "ws_max_queue",
+    "limit_concurrency", "ws_max_size", "ws_max_queue",
     "ws_per_message_deflate", "ssl_keyfile_password", "ssl_ciphers",
 )  # fmt: skip
 
@@ -57,10 +63,11 @@ _TRANSLATED: dict[str, Any] = {
     "forwarded_allow_ips": None,
     "limit_max_requests": None,
     "limit_max_requests_jitter": 0,
+    "timeout_keep_alive": OPTIONS["timeout_keep_alive"].default,
     "timeout_graceful_shutdown": None,
     "ssl_keyfile": None,
     "ssl_certfile": None,
-    "ssl_cert_reqs": ssl.CERT_NONE,
+    "ssl_cert_reqs": _ssl.CERT_NONE,
     "ssl_ca_certs": None,
     "ssl_context_factory": None,
     "headers": None,
@@ -79,14 +86,22 @@ _REFUSED: dict[str, tuple[Any, str]] = {
     "timeout_worker_healthcheck": (5, "leave it out: there are no workers"),
     "timeout_notify": (30, "call it from a task of your own, or from on_tick"),
     "callback_notify": (None, "call it from a task of your own, or from on_tick"),
-    "ssl_version": (ssl.PROTOCOL_TLS_SERVER, "give ssl_context_factory and set the version there"),
+    "ssl_version": (_ssl.PROTOCOL_TLS_SERVER, "give ssl_context_factory and set the version there"),
     "reset_contextvars": (False, "start the server with contextvars.Context().run"),
 }
 
+#: Attributes of uvicorn's that stand for its implementation, and what to do instead.
+_ABSENT = {
+    "http_protocol_class": "this server has an implementation of its own",
+    "ws_protocol_class": "this server has an implementation of its own",
+    "encoded_headers": "give headers",
+    "lifespan_class": "the server runs the lifespan itself; lifespan='off' has it run none",
+}
+
 _CERT_REQS = {
-    ssl.CERT_NONE: "none",
-    ssl.CERT_OPTIONAL: "optional",
-    ssl.CERT_REQUIRED: "required",
+    _ssl.CERT_NONE: "none",
+    _ssl.CERT_OPTIONAL: "optional",
+    _ssl.CERT_REQUIRED: "required",
 }
 
 
@@ -110,27 +125,54 @@ class Config:
         for name in options:
             if name not in values:
                 raise TypeError(f"uvicorn.Config has no {name!r}{did_you_mean(name, values)}")
-        self.__dict__.update(values | options)
+        values |= options
+        values["workers"] = values["workers"] or 1
+        values["headers"] = values["headers"] or []
+        self.__dict__.update(values)
         self.app = app
         self.host = host
         self.port = port
         self.loaded = False
         self.loaded_app: Any = None
-        self._context: ssl.SSLContext | None = None
+        self._app_dir: str | None = None
+        self._context: SSLContext | None = None
         _Config(**self._options()).validate()  # what is wrong is to be said here
         self.configure_logging()
 
     lifespan_class = LifespanOn
+    should_reload = False
+    use_subprocess = False
 
-    if TYPE_CHECKING:
-        # The keywords.
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    def __getattr__(self, name: str) -> Any:
+        instead = f": {_ABSENT[name]}" if name in _ABSENT else ""
+        raise AttributeError(f"this Config has no {name!r}{instead}", name=name, obj=self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _ABSENT:
+            raise ConfigError(f"{name} cannot be set: {_ABSENT[name]}", name)
+        super().__setattr__(name, value)
+
+    @property
+    def ssl(self) -> SSLContext | None:
+        """The context of TLS, made when it is asked for first; None without TLS."""
+        if self._context is None and self.is_ssl:
+            if self.ssl_context_factory is not None:
+                self._context = self.ssl_context_factory(self, self._default_context)
+            else:
+                self._context = self._default_context()
+        return self._context
+
+    @ssl.setter
+    def ssl(self, context: SSLContext | None) -> None:
+        self._context = context
+        if context is None and self.is_ssl:
+            raise ConfigError("ssl = None: leave ssl_certfile out instead", "ssl")
 
     @property
     def is_ssl(self) -> bool:
         """Whether TLS is spoken."""
-        return bool(self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory)
+        given = self.ssl_keyfile or self.ssl_certfile or self.ssl_context_factory
+        return bool(given) or self._context is not None
 
     @property
     def asgi_version(self) -> str:
@@ -144,10 +186,8 @@ class Config:
             ConfigError: A value is wrong, or a keyword has no equivalent.
         """
         options = self._options()
-        if self.ssl_context_factory is not None:
-            if self._context is None:
-                self._context = self.ssl_context_factory(self, self._default_context)
-            options["ssl_context"] = self._context
+        if self.ssl_context_factory is not None or self._context is not None:
+            options["ssl_context"] = self.ssl
         config = _Config(**options)
         config.validate()
         return config
@@ -180,10 +220,15 @@ class Config:
         if self.timeout_graceful_shutdown is not None:
             # 0 is a time for uvicorn.
             options["timeout_graceful_shutdown"] = self.timeout_graceful_shutdown or 0.001
+        options["timeout_keep_alive"] = self.timeout_keep_alive or 0.001
+        for name in ("limit_max_requests", "limit_max_requests_jitter"):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, int) or number < 0):
+                raise ConfigError(f"{name} = {number!r}: expected a number of 0 or more", name)
         if self.h11_max_incomplete_event_size is not None:
             size = self.h11_max_incomplete_event_size
             options |= {"limit_request_head": size, "limit_request_line": size}
-        if self.ssl_context_factory is not None:
+        if self.ssl_context_factory is not None or self._context is not None:
             options = {name: value for name, value in options.items() if name[:4] != "ssl_"}
         return options
 
@@ -203,12 +248,12 @@ class Config:
             f"{name} = {value!r}: this server has an implementation of its own; leave it out", name
         )
 
-    def _default_context(self) -> ssl.SSLContext:
+    def _default_context(self) -> SSLContext:
         """What an `ssl_context_factory` may begin with."""
         from omnicorn.security.tls import Settings, make_context
 
         if self.ssl_certfile is None:
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            return _ssl.SSLContext(_ssl.PROTOCOL_TLS_SERVER)
         return make_context(
             Settings(
                 os.fspath(self.ssl_certfile),
@@ -244,7 +289,11 @@ class Config:
 
     def load_app(self) -> Any:
         """The application itself; see `load`."""
-        return load(self.app, self.translate())
+        folder = self._app_dir
+        if folder is None:
+            # An archive may be the first of the path, too.
+            folder = sys.path[0] if sys.path and os.path.isdir(sys.path[0] or ".") else "."
+        return load(self.app, self.translate().replace(app_dir=folder or "."))
 
     def setup_event_loop(self) -> None:
         """Nothing: `Server.run` takes the loop of `get_loop_factory`."""

@@ -14,8 +14,10 @@ Rules:
 2. Attributes may be set at any time from any thread: the loop looks at ``should_exit`` ten
    times a second, as uvicorn does. An event would be quicker, but subclasses override what
    happens at each look.
+3. The application's lifespan is run by omnicorn's own server; ``lifespan`` shows its state.
 
-A cancelled ``serve`` stops in order, which uvicorn's does not.
+A cancelled ``serve`` stops in order, which uvicorn's does not; so does one whose ``startup`` or
+``main_loop`` raises. ``force_exit`` gives a start up that does not end.
 """
 
 from __future__ import annotations
@@ -53,16 +55,46 @@ _TICK = 0.1
 """Seconds between two looks at what an embedder may have set."""
 
 
+class _Served(_runtime.Server):
+    """A server that shows more of itself."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the application has put into the state of its lifespan."""
+        state = None if self._lifespan is None else self._lifespan.state
+        return {} if state is None else state
+
+    @property
+    def open(self) -> frozenset[object]:
+        """The connections that are open."""
+        return frozenset().union(*[service.connections for service in self._services])
+
+
 class ServerState:
-    """What uvicorn shares among its connections; of that, the count of requests."""
+    """What uvicorn shares among its connections; of that, what can be counted.
+
+    Attributes:
+        connections: Those that are open, to be counted: they are none of uvicorn's protocols.
+    """
 
     def __init__(self) -> None:
-        self.server: _runtime.Server | None = None
+        self.server: _Served | None = None
+
+    @property
+    def connections(self) -> frozenset[object]:
+        return frozenset() if self.server is None else self.server.open
 
     @property
     def total_requests(self) -> int:
         """Requests since the start, those that are not answered yet included."""
         return 0 if self.server is None else self.server.requests
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"server_state has no {name!r} here, but total_requests, and connections to count",
+            name=name,
+            obj=self,
+        )
 
 
 class _Listening:
@@ -70,6 +102,14 @@ class _Listening:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sockets = (sock,)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"an object in servers has no {name!r} here, but sockets; to stop the server, set "
+            "should_exit",
+            name=name,
+            obj=self,
+        )
 
 
 class Server:
@@ -83,7 +123,8 @@ class Server:
         should_exit: Set it to stop the server.
         force_exit: Set it, too, to wait for no request.
         servers: From `startup` on, one object for each listening socket, with ``sockets``.
-        lifespan: Kept for programs that set it; not used.
+        lifespan: Of the configuration's ``lifespan_class``; from `startup` on its ``state`` is
+            that of the application. The server runs the lifespan itself.
     """
 
     lifespan: Any
@@ -96,7 +137,7 @@ class Server:
         self.should_exit = False
         self.force_exit = False
         self.limit_max_requests: int | None = None
-        self._server: _runtime.Server | None = None
+        self._server: _Served | None = None
         self._listeners: Listeners | None = None
         self._captured_signals: list[int] = []
         self._handlers: dict[int, tuple[Any, Any]] = {}
@@ -122,11 +163,13 @@ class Server:
 
     async def _serve(self, sockets: list[socket.socket] | None) -> None:
         self.lifespan = self.config.lifespan_class(self.config)
-        await self.startup(sockets)
         try:
-            await self.main_loop()
+            await self.startup(sockets=sockets)
+            if not self.should_exit:
+                await self.main_loop()
         finally:
-            await self.shutdown(sockets)
+            if self.started:
+                await self.shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and listen.
@@ -146,13 +189,15 @@ class Server:
             if listening is None:
                 self._listeners = _bind(config)
                 listening = self._listeners.sockets
-            server = _runtime.Server(self.config.loaded_app, config, sockets=listening)
-            await server.start()
-        except (ConfigError, LifespanFailed) as error:
+            server = _Served(self.config.loaded_app, config, sockets=listening)
+            await self._start(server)
+        except (ConfigError, LifespanFailed, _runtime.Stopped) as error:
             if self._listeners is not None:
                 self._listeners.close()
             if isinstance(error, ConfigError):
                 logger.error("%s", error)
+            elif isinstance(error, _runtime.Stopped):
+                logger.error("The start was given up")
             else:
                 cause = error.__cause__
                 logger.error("The application did not start: %s", error, exc_info=cause)
@@ -160,10 +205,29 @@ class Server:
             sys.exit(EXIT_APP)
         self._server = self.server_state.server = server
         self.servers = [_Listening(sock) for sock in listening]
+        if hasattr(self, "lifespan"):  # else `startup` was called alone
+            self.lifespan.state = server.state
         limit = self.config.limit_max_requests
         if limit is not None:
             self.limit_max_requests = limit + randint(0, self.config.limit_max_requests_jitter)
         self.started = True
+
+    async def _start(self, server: _Served) -> None:
+        starting = asyncio.ensure_future(server.start())
+        given_up = False
+        try:
+            while not starting.done():
+                await asyncio.wait((starting,), timeout=_TICK)
+                if self.force_exit and not starting.done():
+                    server.hurry() if given_up else server.give_up()
+                    given_up = True
+        except asyncio.CancelledError:
+            starting.cancel()
+            await asyncio.wait((starting,))
+            if not starting.cancelled() and starting.exception() is None:
+                await server.stop()
+            raise
+        starting.result()
 
     async def main_loop(self) -> None:
         """Wait until `on_tick` says that it is enough."""

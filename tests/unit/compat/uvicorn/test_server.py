@@ -241,3 +241,128 @@ def test_whoever_overrides_the_hook_keeps_the_handlers(own_handlers: list[int], 
     asyncio.run(server.serve())
 
     assert own_handlers == [signal.SIGTERM]
+
+
+# ------------------------------------------------------------------------------ what embedders see
+
+
+def test_the_lifespan_shows_the_applications_state() -> None:
+    server = Server(config(App()))
+    with in_thread(server):
+        assert server.lifespan.state == {"word": 42}
+
+
+def test_open_connections_can_be_counted() -> None:
+    app = App()
+    server = Server(config(app))
+    assert not server.server_state.connections
+    with in_thread(server), socket.create_connection(("127.0.0.1", port_of(server))) as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert app.began.wait(10)
+        assert len(server.server_state.connections) == 1
+        server.force_exit = True
+
+
+def test_what_a_state_does_not_have_is_an_error_that_says_what_it_has() -> None:
+    with pytest.raises(AttributeError, match="no 'tasks' here, but total_requests"):
+        len(Server(config(App())).server_state.tasks)
+
+
+def test_what_a_listening_server_does_not_have_is_an_error_that_says_what_to_do() -> None:
+    server = Server(config(App()))
+    with in_thread(server), pytest.raises(AttributeError, match=r"no 'close' here.*should_exit"):
+        server.servers[0].close()
+
+
+def test_a_program_passes_its_loop_its_socket_and_a_factory() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = Server(config(App, factory=True, loop=loop, lifespan="off"))
+        serving = loop.create_task(server.serve(sockets=[socket.create_server(("127.0.0.1", 0))]))
+        await until(lambda: server.started)
+        assert await asyncio.to_thread(get, port_of(server)) == b"an app"
+        server.should_exit = True
+        await serving
+
+    asyncio.run(main())
+
+
+def test_the_limit_of_requests_has_its_jitter() -> None:
+    server = Server(config(App(), limit_max_requests=3, limit_max_requests_jitter=2))
+    with in_thread(server):
+        assert server.limit_max_requests in (3, 4, 5)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_socket_that_is_not_bound_gets_a_port() -> None:
+    server = Server(config(App()))
+    with in_thread(server, sockets=[socket.socket()]):
+        assert get(port_of(server)) == b"an app"
+
+
+def test_who_should_exit_before_it_serves_does_not_enter_the_loop() -> None:
+    app = App()
+
+    class Own(Server):
+        async def main_loop(self) -> None:
+            raise AssertionError("not to be called")
+
+    server = Own(config(app))
+    server.should_exit = True
+    asyncio.run(server.serve())
+
+    assert app.events == LIVED
+
+
+@pytest.mark.parametrize("where", ["startup", "main_loop"])
+def test_an_override_that_raises_stops_the_server_in_order(where: str) -> None:
+    app = App()
+
+    class Own(Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            if where == "startup":
+                raise OSError(where)
+
+        async def main_loop(self) -> None:
+            raise OSError(where)
+
+    with pytest.raises(OSError, match=where):
+        asyncio.run(Own(config(app)).serve())
+    assert app.events == LIVED
+
+
+def test_a_start_that_does_not_end_is_given_up_by_force(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.should_exit = server.force_exit = True
+        await asyncio.Event().wait()
+
+    server = Server(config(app))
+    with pytest.raises(SystemExit) as caught:
+        asyncio.run(server.serve())
+    assert caught.value.code == 3
+    assert "The start was given up" in caplog.text
+
+
+def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
+    cleaned: list[str] = []
+    starting = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        starting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(scope["type"])
+
+    async def main() -> None:
+        server = Server(config(app))
+        serving = asyncio.create_task(server.serve())
+        await starting.wait()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert cleaned == ["lifespan"]
+        assert not server.started
+
+    asyncio.run(main())
