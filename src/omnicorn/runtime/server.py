@@ -263,12 +263,12 @@ class Server:
                         for sock in listeners.sockets:
                             hold_back(sock, True)
                     places.append((accept.gateway(service, name), listeners))
-            if config.insecure_binds:
-                # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
-                settings = config.replace(hsts=None)
-                plain = self._make_service(app, settings, self._access_log)
-                listeners = self._listeners_for(config.insecure_binds, "http")
-                places.append((self._proxied(accept.plain(plain)), listeners))
+        if config.insecure_binds:
+            # RFC 6797 §7.2: no strict-transport-security where it could have been put in.
+            settings = config.replace(hsts=None)
+            plain = self._make_service(app, settings, self._access_log)
+            listeners = self._listeners_for(config.insecure_binds, "http")
+            places.append((self._proxied(accept.plain(plain)), listeners))
         self.urls = [url for _, listeners in places for url in listeners.addresses]
         if config.redirect_http is not None:
             places.append(self._bind_redirect(web, config.redirect_http))
