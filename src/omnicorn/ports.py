@@ -72,10 +72,12 @@ class RequestHead:
         trailers: Whether the client said ``TE: trailers``.
         root_path: Where the application is mounted, if a front server says so; `path` and
             `raw_path` contain it. None: the configuration says it, and they do not.
-        template: The bridge's memory of it; None at first. All else is immutable.
+        template: The bridge's memory of it, but for its fields; None at first.
+        environ: The same with its fields; None at first. All else is immutable.
     """
 
     __slots__ = (
+        "environ",
         "fields",
         "forwarded",
         "has_body",
@@ -103,6 +105,7 @@ class RequestHead:
     trailers: bool
     root_path: str | None = None
     template: dict[str, Any] | None
+    environ: dict[str, Any] | None
 
 
 # ---------------------------------------------------------------- below the engines

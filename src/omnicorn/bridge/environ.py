@@ -41,13 +41,13 @@ def wsgi_environ(
             unless that has one itself.
         body: Becomes ``wsgi.input``.
     """
-    template = head.template
+    template = head.environ
     if template:
         environ = template.copy()
     else:
         environ = _environ_template(head, root_path)
         # Worth keeping for the second of equal requests; most heads have none.
-        head.template = {} if template is None else environ.copy()
+        head.environ = {} if template is None else environ.copy()
     environ["wsgi.url_scheme"] = scheme
     environ["wsgi.input"] = body
     environ["wsgi.errors"] = sys.stderr

@@ -275,6 +275,7 @@ class EnvironmentParser:
         if b"upgrade" in fields and b"upgrade" in list_tokens(fields.get(b"connection", b"")):
             head.upgrade = b", ".join(list_tokens(fields[b"upgrade"])) or None
         head.template = None
+        head.environ = None
         return head
 
     def _measure(

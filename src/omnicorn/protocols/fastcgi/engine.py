@@ -697,4 +697,5 @@ def _with_content(head: GatewayHead) -> GatewayHead:
     head = copy.copy(head)
     head.has_body = True
     head.template = None
+    head.environ = None
     return head

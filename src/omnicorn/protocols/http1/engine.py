@@ -196,7 +196,7 @@ class Http1Engine(Generic[Owner]):
             head = self._heads.get(data) if len(data) <= SHORT else None
             if head is None and data.endswith(b"\r\n\r\n") and len(data) <= self._whole:
                 try:
-                    head = self._parser.parse(data)
+                    head = self._parser.parse(data, self._head)
                 except RemoteProtocolError:
                     head = None  # said again, and answered, below
             if head is not None and head.framing == NO_BODY:
@@ -381,7 +381,7 @@ class Http1Engine(Generic[Owner]):
             if block == _PREFACE and self._may_switch() and self._owner.on_preface(data):
                 self._leave()
                 return None
-            head = self._parser.parse(block)
+            head = self._parser.parse(block, self._head)
         if head is None:
             raise RemoteProtocolError("the request line is empty")
         # In the buffer, where a hand-over from within the upcall finds it.

@@ -9,13 +9,17 @@ Rules of this file:
    and field lines (a browser repeats ten of its twelve). Whole heads are remembered only
    if they are short, and from the second time on: long ones hold cookies and trace
    numbers, never come twice, and would cost a hash each and displace the others.
-3. Everything a server may reject and request smuggling needs is rejected
+3. Such a one is mostly the connection's head before with other values in a few lines. Where
+   none of those decides how the request is read, the rest is taken over and not judged again.
+4. Everything a server may reject and request smuggling needs is rejected
    (RFC 9112 §2.2, §3, §5, §6, §11.2); nothing is repaired.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import compress
+from operator import ne
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
 from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_token, match_value
@@ -37,8 +41,15 @@ CHUNKED = 2
 SHORT = 512
 """Bytes up to which a whole head is remembered."""
 
+_SIMILAR = 2048  # bytes up to which a head is kept for the next one of its connection
+
 _ROOM = 256  # lines of one name that may be remembered ...
 _PATIENCE = 65536  # ... and unknown ones after which as many may be again
+
+_DECISIVE = frozenset(
+    (b"connection", b"content-length", b"expect", b"host", b"te", b"transfer-encoding", b"upgrade")
+)
+"""Names of fields whose values decide on more than `headers` and `fields`, or have a form."""
 
 # What a `connection` field says.
 _KNOWN, _CLOSE, _KEEP_ALIVE, _UPGRADE = 1, 2, 4, 8
@@ -57,9 +68,18 @@ class Head(RequestHead):
         expects_continue: ``Expect: 100-continue`` with a body still to come.
         http10: The request's version is 1.0.
         head_only: The method is HEAD: the response has no content.
+        lines: Its lines, where the connection's next head may be compared with it; else None.
     """
 
-    __slots__ = ("expects_continue", "framing", "head_only", "http10", "keep_alive", "length")
+    __slots__ = (
+        "expects_continue",
+        "framing",
+        "head_only",
+        "http10",
+        "keep_alive",
+        "length",
+        "lines",
+    )
 
     framing: int
     length: int
@@ -67,6 +87,7 @@ class Head(RequestHead):
     expects_continue: bool
     http10: bool
     head_only: bool
+    lines: list[bytes] | None
 
 
 class _Name:
@@ -113,11 +134,12 @@ class RequestParser:
         self._connections: Memo[bytes, int] = Memo(64, 128)
         self._seen: set[int] = set()
 
-    def parse(self, block: bytes) -> Head | None:
+    def parse(self, block: bytes, before: Head | None = None) -> Head | None:
         """Parse a complete head.
 
         Args:
             block: From the first byte of the request line to the end of an empty line.
+            before: The connection's head before; None if this is its first.
 
         Returns:
             None if that is not the first empty line: more than a head stands there.
@@ -129,7 +151,11 @@ class RequestParser:
         lines = block.split(b"\r\n")
         del lines[-2:]
         try:
-            head = self._parse_lines(lines)
+            head = None
+            if before is not None and before.lines is not None:
+                head = self._like(before, before.lines, lines)
+            if head is None:
+                head = self._parse_lines(lines)
         except RemoteProtocolError:
             if b"" in lines:
                 return None
@@ -137,10 +163,13 @@ class RequestParser:
             self._check_bare_lf(block, 0)
             raise
         size = len(block)
-        if size <= SHORT:
+        if size > _SIMILAR:
+            head.lines = None
+        elif size <= SHORT:
             mark = hash(block)
             if mark in self._seen:
                 self._seen.discard(mark)
+                head.lines = None
                 self.heads.remember(block, head, size)
             else:
                 if len(self._seen) >= 4096:
@@ -190,13 +219,13 @@ class RequestParser:
             position = data.find(b"\n", position + 1)
 
     def _parse_lines(self, lines: list[bytes]) -> Head:
-        first = lines.pop(0)
+        first = lines[0]
         line = self._request_lines.get(first) or self._parse_request_line(first)
-        if len(lines) > self.limits.fields:
+        if len(lines) > self.limits.fields + 1:
             raise LimitExceeded("the request has too many fields", 431, self.limits.fields)
         get = self._field_lines.get
         parse = self._parse_field_line
-        headers = [get(line) or parse(line) for line in lines]
+        headers = [get(line) or parse(line) for line in lines[1:]]
         method, path, raw_path, query, authority, http10 = line
         fields = dict(headers)
         single = len(fields) == len(headers)
@@ -231,7 +260,9 @@ class RequestParser:
             self._frame(head, single)
         if b"expect" in fields:
             self._expect(head)
+        head.lines = lines if single and authority is None else None
         head.template = None
+        head.environ = None
         head.trailers = (
             b"te" in fields and not http10 and b"trailers" in _all_tokens(headers, b"te")
         )
@@ -248,6 +279,56 @@ class RequestParser:
             # RFC 9110 §7.8: an upgrade is offered in `connection` too, and never by 1.0.
             if options & _UPGRADE and not http10 and b"upgrade" in fields:
                 head.upgrade = b", ".join(_all_tokens(headers, b"upgrade")) or None
+        return head
+
+    def _like(self, before: Head, old: list[bytes], lines: list[bytes]) -> Head | None:
+        """A head of *lines*, from that of the *old* ones; None if too much differs."""
+        if len(lines) != len(old):
+            return None
+        method, path, raw_path, query = before.method, before.path, before.raw_path, before.query
+        template = before.template
+        headers = [*before.headers]
+        fields = before.fields.copy()
+        for index in compress(range(len(lines)), map(ne, lines, old)):
+            line = lines[index]
+            if index:
+                name = headers[index - 1][0]
+                size = len(name) + 1  # with the colon
+                if name in _DECISIVE or line[:size] != old[index][:size]:
+                    return None
+                value = line[size:]
+                if match_value(value) is None:
+                    raise RemoteProtocolError(_explain_field_line(line))
+                value = value.strip(b" \t")
+                headers[index - 1] = (name, value)
+                fields[name] = value
+            else:
+                parsed = self._request_lines.get(line) or self._parse_request_line(line)
+                method, path, raw_path, query, authority, http10 = parsed
+                if authority is not None or http10 is not before.http10:
+                    return None
+                template = None
+        head = Head()
+        head.method = method
+        head.version = before.version
+        head.path = path
+        head.raw_path = raw_path
+        head.query = query
+        head.headers = tuple(headers)
+        head.fields = fields
+        head.http10 = before.http10
+        head.head_only = method == "HEAD"
+        head.upgrade = before.upgrade
+        head.framing = before.framing
+        head.length = before.length
+        head.has_body = before.has_body
+        head.expects_continue = before.expects_continue
+        head.lines = lines
+        head.template = template
+        head.environ = None
+        head.trailers = before.trailers
+        head.forwarded = before.forwarded
+        head.keep_alive = before.keep_alive
         return head
 
     def _connection_options(self, headers: list[_Pair], value: bytes, single: bool) -> int:

@@ -186,6 +186,7 @@ class RequestParser:
         head.forwarded = shape.forwarded
         head.has_body = not ended
         head.template = None
+        head.environ = None
         if protocol is not None:
             head.upgrade = protocol
         elif head.method == "HEAD":

@@ -373,12 +373,119 @@ def test_no_order_of_heads_changes_what_one_means(blocks: list[bytes]) -> None:
         assert described(warm, block) == described(RequestParser(), block)
 
 
-def described(parser: RequestParser, block: bytes) -> Any:
+NAMES = "X|x|Host|Connection|Content-Length|Expect|TE|Upgrade|Transfer-Encoding|Forwarded|Cookie"
+VALUES = "a|b| a |close|upgrade|keep-alive|3|4|chunked|\0|100-continue|trailers|a b|a:b|\xe9||\t"
+TARGETS = "GET /|GET /x?y|POST /|HEAD /|GET http://b/|OPTIONS *|get /|GET"
+FIELDS = st.tuples(
+    st.sampled_from(NAMES.split("|")), st.sampled_from([*VALUES.split("|"), 2100 * "x"])
+)
+FIRST_LINES = st.tuples(
+    st.sampled_from(TARGETS.split("|")), st.sampled_from([" HTTP/1.1", " HTTP/1.0"])
+)
+
+
+@given(
+    st.lists(FIELDS, max_size=5, unique_by=lambda field: field[0]),
+    st.lists(st.tuples(st.integers(0, 5), FIRST_LINES | FIELDS | FIELDS), max_size=10),
+)
+def test_the_head_before_changes_nothing_in_what_one_means(
+    fields: list[tuple[str, str]], changes: list[tuple[int, tuple[str, str]]]
+) -> None:
+    """Each is that before with another value, name, further line or first line."""
+    warm = RequestParser(Limits(body=3, fields=5))
+    before: list[Any] = [None]
+    line = "POST / HTTP/1.1"
+    for place, (name, value) in [(6, ("X", "")), *changes]:
+        if "/" in value:
+            line = name + value
+        elif place < len(fields):
+            kept = fields[place][0] if place % 2 else name
+            fields = [*fields[:place], (kept, value), *fields[place + 1 :]]
+        elif place < 6:
+            fields = [*fields, (name, value)]
+        block = head_of(*[f"{name}: {value}" for name, value in fields], line=line)
+        cold = RequestParser(Limits(body=3, fields=5))
+        assert described(warm, block, before) == described(cold, block)
+
+
+@pytest.mark.parametrize(
+    ("fields", "others"),
+    [
+        (["X: a"], ["X: b"]),
+        (["Content-Length: 3"], ["Content-Length: 2"]),
+        (["Content-Length: 3"], ["Content-Length: 4"]),
+        (["Content-Length: 3"], ["Content-Length: x"]),
+        (["Transfer-Encoding: chunked"], ["Transfer-Encoding: gzip"]),
+        (["Content-Length: 3", "Expect: 100-continue"], ["Content-Length: 3", "Expect: x"]),
+        (["TE: trailers"], ["TE: gzip"]),
+        (["Connection: close"], ["Connection: x"]),
+        (["Connection: upgrade", "Upgrade: a"], ["Connection: upgrade", "Upgrade: b"]),
+        (["Host: b"], ["Host: a b"]),
+        (["X: a"], ["X: \0"]),
+        (["X: a"], ["X : a"]),
+        (["X: a"], ["Content-Length: 2"]),
+        (["X: a", "X: b"], ["X: c", "X: b"]),
+        (["X: a"], ["X: a", "Connection: close"]),
+        (["X: a", "Connection: close"], ["X: a"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("POST / HTTP/1.1", "POST / HTTP/1.1"),
+        ("POST / HTTP/1.1", "HEAD /x HTTP/1.1"),
+        ("POST / HTTP/1.0", "POST / HTTP/1.1"),
+        ("POST / HTTP/1.1", "POST / HTTP/1.0"),
+        ("POST / HTTP/1.1", "POST http://c/ HTTP/1.1"),
+        ("POST http://c/ HTTP/1.1", "POST http://c/ HTTP/1.1"),
+        ("POST http://c/ HTTP/1.1", "POST / HTTP/1.1"),
+    ],
+)
+def test_what_decides_is_read_anew(
+    line: str, other: str, fields: list[str], others: list[str]
+) -> None:
+    limits = Limits(body=3)
+    host = "" if fields[0].startswith("Host") else "Host: a"
+    parser = RequestParser(limits)
+    before: list[Any] = [None]
+    described(parser, head_of(*fields, line=line, host=host), before)
+    block = head_of(*others, line=other, host=host)
+    assert described(parser, block, before) == described(RequestParser(limits), block)
+
+
+def test_a_head_like_the_one_before_shares_what_is_the_same() -> None:
+    parser = RequestParser()
+    first = parser.parse(head_of("X: 1", "Cookie: a", "Te: trailers"))
+    assert first is not None
+    first.template = {"path": "/"}
+    first.environ = {"PATH_INFO": "/"}
+    second = parser.parse(head_of("X: 1", "Cookie:  b ", "Te: trailers"), first)
+    assert second is not None
+    assert second.headers == (
+        (b"host", b"a"), (b"x", b"1"), (b"cookie", b"b"), (b"te", b"trailers")
+    )  # fmt: skip
+    assert second.fields[b"cookie"] == b"b" and first.fields[b"cookie"] == b"a"
+    assert second.headers[1] is first.headers[1]
+    assert second.trailers
+    assert second.template is first.template and second.environ is None
+    third = parser.parse(head_of("X: 1", "Cookie: b", line="GET /x HTTP/1.1"), second)
+    assert third is not None and (third.path, third.template) == ("/x", None)
+
+
+def test_a_long_head_is_not_kept_to_be_compared() -> None:
+    parser = RequestParser()
+    heads = [parser.parse(head_of(f"Cookie: {size * 'x'}")) for size in (2000, 2048)]
+    assert [head is not None and head.lines is not None for head in heads] == [True, False]
+
+
+def described(parser: RequestParser, block: bytes, before: list[Any] | None = None) -> Any:
     try:
-        head = parser.parse(block)
+        head = parser.parse(block, before[0] if before else None)
     except RemoteProtocolError as error:
         return error.status, error.reason
-    return head and {slot: getattr(head, slot) for slot in slots_of(head)}
+    if before is not None:
+        before[0] = head
+    return head and {slot: getattr(head, slot) for slot in slots_of(head) if slot != "lines"}
 
 
 def test_a_head_remembered_with_other_limits_does_not_exist() -> None:
