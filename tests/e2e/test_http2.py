@@ -1147,7 +1147,8 @@ def test_streams_in_flight_finish_when_the_server_stops(serve: Serve) -> None:
         assert wait_for_frame(busy, DATA, 1).payload == b"piece"
         busy.send(frame(DATA, END_STREAM, 3, b"yz"), frame(DATA, END_STREAM, 1))
         ended = [read_frame(busy) for _ in range(3)]
-        assert [each.payload for each in ended if each.kind == DATA] == [b"3", b""]
+        # In any order: trio has no first and last of what is ready.
+        assert sorted(each.payload for each in ended if each.kind == DATA) == [b"", b"3"]
         assert busy.rest() == b""
     assert server.wait() == 0
 
