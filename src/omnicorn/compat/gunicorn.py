@@ -48,6 +48,8 @@ __all__ = ["AsyncioWorker", "TrioWorker", "UvloopWorker", "Worker", "translate",
 
 _BEAT = 1.0
 """Seconds between two signs of life; gunicorn's ``timeout`` is at least 1, mostly 30."""
+_COUNT = 0.1
+"""The same where requests are counted, for how many there have been is seen then."""
 
 #: Settings that workers of gunicorn's own obey and this one does not, whatever its version.
 _UNUSED = (
@@ -73,7 +75,8 @@ class Worker(_Base):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self._server: Server | None = None
         self._host: Host | None = None
-        self._beat_every = min(_BEAT, self.timeout / 2) if self.timeout else _BEAT
+        beat = _COUNT if self.cfg.max_requests else _BEAT
+        self._beat_every = min(beat, self.timeout / 2) if self.timeout else beat
         self._told: Any = None
         self._aborted = False
 

@@ -244,8 +244,16 @@ def test_a_worker_takes_gunicorns_jitter(worker: Any) -> None:
     assert 10 <= worker.max_requests <= 15
 
 
-def test_a_worker_gives_two_signs_of_life_within_the_timeout(worker: Any) -> None:
-    assert worker._beat_every == 0.5
+@pytest.mark.parametrize(
+    ("timeout", "counts", "seconds"), [(1, 0, 0.5), (30, 0, 1.0), (0, 0, 1.0), (30, 10, 0.1)]
+)
+def test_a_worker_gives_two_signs_of_life_within_the_timeout_and_counts_often(
+    tmp_path: Path, timeout: int, counts: int, seconds: float
+) -> None:
+    made = settings(max_requests=counts, worker_tmp_dir=str(tmp_path))
+    worker: Any = gunicorn.Worker(1, 1, [], None, timeout, made, None)
+    worker.tmp.close()
+    assert worker._beat_every == seconds
 
 
 def test_signals_before_the_loop_runs_end_what_follows(worker: Any) -> None:
