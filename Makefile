@@ -31,11 +31,12 @@ run: $(READY) ## serve examples/hello.py on 127.0.0.1:8000
 # them, so only what waits a good deal is handed out; a file's tests stay together, as they share
 # servers, and the long files come first. With TESTS=... those alone are run.
 QUICK = $(BIN)/python -m pytest -m 'not slow'
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 test: $(READY) ## the quick suite, on two cores or more (under 3 minutes)
 ifdef TESTS
 	$(QUICK) $(TESTS)
 else
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync test-e2e test-protocols test-rest
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going $(SYNC) test-e2e test-protocols test-rest
 endif
 test-e2e: ## of it, what starts processes of its own
 	$(QUICK) -q -n 2 --dist loadfile --no-loadscope-reorder tests/e2e
