@@ -48,12 +48,9 @@ class _Mounted:
 
     def __init__(self, name: str, app: Application) -> None:
         self.name = name
-        self.sockets = not isinstance(app, WsgiToAsgi)
         if is_double_callable(app) and _looks_like_wsgi(app):
-            raise TypeError(
-                f"Dispatcher: the application at {name} takes two arguments, as WSGI's do; mount "
-                "wsgi_to_asgi(application)"
-            )
+            app = WsgiToAsgi(app)
+        self.sockets = not isinstance(app, WsgiToAsgi)
         self.app = guarantee_single_callable(app)
 
 
@@ -64,7 +61,7 @@ class Dispatcher:
 
         Dispatcher({
             "/api": api,                        # on every host
-            "/old": wsgi_to_asgi(flask_app),
+            "/old": flask_app,
             "shop.example.org": shop,           # every path of one host
             "*.example.org/static": files,      # one path of all hosts below example.org
         }, default=site)
@@ -74,12 +71,13 @@ class Dispatcher:
     WebSocket that a WSGI application would get.
 
     Args:
-        mounts: Applications by host, path, or host and path. ASGI 3, ASGI 2, or WSGI by
-            `wsgi_to_asgi`. Paths are written decoded; ``/api`` and ``/api/`` are the same.
+        mounts: Applications by host, path, or host and path: ASGI 3, ASGI 2 or WSGI, told apart
+            by how they can be called. Paths are written decoded; ``/api`` and ``/api/`` are the
+            same.
         default: For all else.
 
     Raises:
-        TypeError: An application is none, or a WSGI application as such.
+        TypeError: An application is none.
         ValueError: A key is malformed or there twice, or nothing is mounted.
     """
 
