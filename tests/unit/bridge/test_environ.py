@@ -97,7 +97,7 @@ def test_a_root_path_of_the_request_itself_is_part_of_its_path() -> None:
 
 
 def test_the_asterisk_is_no_path() -> None:
-    environ = environ_of("OPTIONS", "*", root_path="/root")
+    environ = environ_of("OPTIONS", "*", root_path="/mount")
     assert (environ["PATH_INFO"], environ["REQUEST_URI"]) == ("", "*")
 
 
@@ -125,13 +125,13 @@ FIELDS = (
     st.lists(st.sampled_from(PARTS)).map(lambda parts: "/" + "".join(parts)),
     st.lists(st.sampled_from(FIELDS[:-2])),
     st.sampled_from([[], [FIELDS[-1]], [FIELDS[-2]]]),
-    st.sampled_from(["", "/root", "/root/a", "/caf\xe9"]),
+    st.sampled_from(["", "/mount", "/mount/a", "/caf\xe9"]),
     st.booleans(),
     st.sampled_from([CLIENT, None]),
     st.sampled_from([SERVER, ("/run/app.sock", None), None]),
 )
 @example("*", [], [], "", False, CLIENT, SERVER)
-@example("*", [], [], "/root", False, CLIENT, SERVER)
+@example("*", [], [], "/mount", False, CLIENT, SERVER)
 def test_an_environ_is_the_same_by_way_of_the_scope(
     target: str,
     fields: list[str],

@@ -191,16 +191,18 @@ class Server:
                 listening = self._listeners.sockets
             server = _Served(self.config.loaded_app, config, sockets=listening)
             await self._start(server)
-        except (ConfigError, LifespanFailed, _runtime.Stopped) as error:
+        except BaseException as error:
             if self._listeners is not None:
                 self._listeners.close()
             if isinstance(error, ConfigError):
                 logger.error("%s", error)
             elif isinstance(error, _runtime.Stopped):
                 logger.error("The start was given up")
-            else:
+            elif isinstance(error, LifespanFailed):
                 cause = error.__cause__
                 logger.error("The application did not start: %s", error, exc_info=cause)
+            else:
+                raise
             self.should_exit = True
             sys.exit(EXIT_APP)
         self._server = self.server_state.server = server

@@ -15,6 +15,7 @@ from omnicorn.compat.uvicorn.server import HANDLED_SIGNALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -344,7 +345,8 @@ def test_a_start_that_does_not_end_is_given_up_by_force(caplog: pytest.LogCaptur
     assert "The start was given up" in caplog.text
 
 
-def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
+def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    place = tmp_path / "uvicorn.sock"
     cleaned: list[str] = []
     starting = asyncio.Event()
 
@@ -356,13 +358,15 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
             cleaned.append(scope["type"])
 
     async def main() -> None:
-        server = Server(config(app))
+        server = Server(config(app, uds=str(place)))
         serving = asyncio.create_task(server.serve())
         await starting.wait()
+        assert place.exists()
         serving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await serving
         assert cleaned == ["lifespan"]
         assert not server.started
+        assert not place.exists()
 
     asyncio.run(main())
