@@ -1,8 +1,9 @@
 """`python -m conformance`: run suites that others wrote, and say what failed.
 
-What this file alone decides: the command line, and the exit status.  Progress goes to standard
-error, the verdicts to standard output; everything else (the suites, their reports, the logs) into
-`.conformance/`.
+What this file alone decides: the command line, the variables that stand for a part of it where
+`make` runs this (`CHANNELS_SOURCE` and the like, for `--source`), and the exit status.  Progress
+goes to standard error, the verdicts to standard output; everything else (the suites, their
+reports, the logs) into `.conformance/`.
 
 Exit status: 0 all is well; 1 it is not: a case or test failed, or the server ended or logged a
 traceback; 2 there is no verdict: wrong usage, or something that is needed is not there; 130
@@ -12,13 +13,14 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from conformance import autobahn, server, toolkit, websocket
+from conformance import autobahn, environments, server, toolkit, websocket
 from conformance.interpreters import NoVerdict
 from conformance.suites import SUITES
 
@@ -42,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
         suite = kinds.add_parser(name, help=f"{name}'s own tests, with the toolkit for asgiref")
         _add_pythons(suite)
         suite.add_argument(
-            "--source", type=_folder, metavar="PATH", help="its sources; default a release's"
+            "--source",
+            type=_folder,
+            metavar="PATH",
+            help=f"its sources; default ${environments.source_variable(name)}, then a release's",
         )
         suite.add_argument("tests", nargs="*", metavar="TEST", help="as its runner takes them")
     _add_pythons(kinds.add_parser(TOOLKIT, help=f"all of {', '.join(SUITES)}"))
@@ -151,11 +156,20 @@ def _status(name: str, options: argparse.Namespace) -> int:
             )
         else:
             tests, source = getattr(options, "tests", ()), getattr(options, "source", None)
+            source = source or _source_in_environment(name)
             passed = toolkit.run(SUITES[name], tests, options.python, source, WORK, say)
     except (NoVerdict, server.ServerFailed, autobahn.AutobahnFailed) as failure:
         say(str(failure))
         return 2
     return 0 if passed else 1
+
+
+def _source_in_environment(name: str) -> Path | None:
+    variable = environments.source_variable(name)
+    try:
+        return _folder(os.environ[variable]) if os.environ.get(variable) else None
+    except argparse.ArgumentTypeError as failure:
+        raise NoVerdict(f"{variable}: {failure}") from failure
 
 
 def _stop(number: int, frame: object) -> NoReturn:

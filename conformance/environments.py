@@ -51,6 +51,11 @@ _PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 _WHOSE = "import asgiref, asgiref.sync as sync; print(asgiref.__version__, sync.__file__)"
 
 
+def source_variable(name: str) -> str:
+    """The variable that may name a suite's sources, as `--source` does."""
+    return f"{name.upper()}_SOURCE"
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """An interpreter that has all that a suite needs but asgiref, and the suite's sources."""
@@ -156,7 +161,8 @@ def _from_archive(suite: Suite, tree: Path, folder: Path, *, given: bool) -> Pat
     except OSError as failure:
         raise NoVerdict(
             f"{lacking}, and {url} cannot be reached ({failure}).\n"
-            f"Name a folder with them: python -m conformance {suite.name} --source PATH"
+            f"Name a checkout of it: python -m conformance {suite.name} --source PATH,\n"
+            f"or make test-{suite.name} {source_variable(suite.name)}=PATH"
         ) from failure
     return unpacked(target)
 

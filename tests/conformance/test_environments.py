@@ -254,6 +254,7 @@ def test_tests_that_cannot_be_had_are_named_with_what_to_do(tmp_path: Path) -> N
     assert "channels-4.3.2 has no tests" in str(failure.value)
     assert "4.3.2.tar.gz cannot be reached" in str(failure.value)
     assert "python -m conformance channels --source PATH" in str(failure.value)
+    assert "make test-channels CHANNELS_SOURCE=PATH" in str(failure.value)
 
 
 def test_tests_that_a_release_lacks_are_taken_from_the_archive(tmp_path: Path) -> None:

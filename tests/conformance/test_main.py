@@ -81,6 +81,46 @@ def test_all_suites_of_the_toolkit_give_one_status(
     assert ("no tests" in capsys.readouterr().err) == ("no tests" in gave)
 
 
+def test_a_suite_takes_its_sources_from_its_variable_unless_the_command_line_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_variable, given = tmp_path / "in-variable", tmp_path / "given"
+    in_variable.mkdir()
+    given.mkdir()
+    monkeypatch.setenv("CHANNELS_SOURCE", str(in_variable))
+    monkeypatch.setenv("DJANGO_SOURCE", "")
+    for unset in ("ASGIREF_SOURCE", "DAPHNE_SOURCE"):
+        monkeypatch.delenv(unset, raising=False)
+    took: list[tuple[str, Path | None]] = []
+
+    def run(suite: Suite, tests: object, pythons: object, source: Path | None, *_: object) -> bool:
+        took.append((suite.name, source))
+        return True
+
+    monkeypatch.setattr(toolkit, "run", run)
+
+    assert command.main(["channels", "--source", str(given)]) == 0
+    assert command.main(["toolkit"]) == 0
+
+    assert took == [
+        ("channels", given),
+        ("asgiref", None),
+        ("django", None),
+        ("channels", in_variable),
+        ("daphne", None),
+    ]
+
+
+def test_a_variable_that_names_no_folder_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHANNELS_SOURCE", "/nowhere")
+
+    assert command.main(["channels"]) == 2
+
+    assert "CHANNELS_SOURCE: '/nowhere': expected a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
