@@ -11,7 +11,7 @@ PORT   ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-e2e test-protocols test-rest test-newest test-long lint format types layers cov bench bench-quick conformance \
+.PHONY: help run test test-e2e test-protocols test-rest test-newest test-free test-long lint format types layers cov bench bench-quick conformance \
 	test-asgiref test-django test-channels test-daphne test-toolkit clean
 
 help: ## list the targets
@@ -56,6 +56,22 @@ test-newest: ## the toolkit's tests on the newest Python that is found
 		fi; \
 	done; echo "no Python newer than 3.11 is found; the toolkit was not tested on one"
 
+# Of what has no wheel for such a Python, nothing is built; tests that need it are skipped.
+FREE := python3.15t python3.14t python3.13t \
+	$(shell ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.1[3-9]*t/bin/python /opt/*/bin/python3.1[3-9]t 2>/dev/null | sort -rV)
+test-free: ## the toolkit's tests on a free-threaded Python, if one is found
+	@for free in $(FREE); do \
+		if $$free -c 'import sysconfig; assert sysconfig.get_config_var("Py_GIL_DISABLED")' 2>/dev/null; then \
+			set -e; $$free -m venv $(VENV)-free; \
+			$(VENV)-free/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+				pytest pytest-timeout hypothesis trio anyio sniffio 'asgiref>=3.13,<3.14' \
+				hpack httpx starlette 'django>=5.2' quart; \
+			$(VENV)-free/bin/python -VV; \
+			exec env PYTHONPATH=$(CURDIR)/src PYTHON_GIL=0 $(VENV)-free/bin/python -m pytest -q -m 'not slow' \
+				$(or $(TESTS),tests/unit/toolkit); \
+		fi; \
+	done; echo "no free-threaded Python (python3.14t, python3.13t) is found; the toolkit was not tested on one"
+
 test-long: $(READY) ## the long runs: big fuzzing rounds, more examples, ten thousand connections
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile long --timeout 900
 
@@ -97,4 +113,4 @@ bench-quick: $(READY) ## two short rounds against uvicorn alone
 	$(BIN)/python -m bench --rounds 2 --seconds 3 --peers uvicorn
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-newest .bench .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-free .bench .conformance .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

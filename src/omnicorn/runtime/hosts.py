@@ -50,7 +50,11 @@ def hosting() -> AbstractAsyncContextManager[Host]:
     if "trio" in sys.modules:
         import trio
 
-        if trio.lowlevel.in_trio_task():
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            pass
+        else:
             from omnicorn.transports import _trio
 
             return _trio.hosting()

@@ -126,11 +126,12 @@ def _import(name: str, spec: str, folder: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
+        missing = error.name
         trace = _own_trace(error)
         if not trace.stack:
-            raise _not_found(name, spec, folder, error) from error
-        verdict = f"cannot import {name}: it imports {error.name}, which cannot be found"
-        if error.name is not None and "." not in error.name:
+            raise _not_found(spec, folder, missing or name) from error
+        verdict = f"cannot import {name}: it imports {missing}, which cannot be found"
+        if missing is not None and "." not in missing:
             verdict += "; is it installed in this environment?"
         raise _failed(trace, verdict) from error
     except SystemExit as error:
@@ -143,8 +144,7 @@ def _import(name: str, spec: str, folder: str) -> ModuleType:
         ) from error
 
 
-def _not_found(name: str, spec: str, folder: str, error: ModuleNotFoundError) -> ConfigError:
-    missing = error.name or name
+def _not_found(spec: str, folder: str, missing: str) -> ConfigError:
     parent, _, last = missing.rpartition(".")
     if not parent:
         siblings = _modules_in(folder)
@@ -265,7 +265,13 @@ def _own_trace(error: BaseException) -> TracebackException:
     """Return the traceback with the application's frames alone."""
     from traceback import TracebackException
 
-    trace = TracebackException.from_exception(error)
+    try:
+        trace = TracebackException.from_exception(error)
+    except Exception:
+        # To explain a missing module, Python 3.15.0 imports the one it should be a part of, and
+        # does not expect that to fail.
+        _forget_names(error)
+        trace = TracebackException.from_exception(error)
     pending: list[TracebackException | None] = [trace]
     while pending:
         part = pending.pop()
@@ -274,6 +280,14 @@ def _own_trace(error: BaseException) -> TracebackException:
         part.stack[:] = [frame for frame in part.stack if not _is_machinery(frame.filename)]
         pending += (part.__cause__, part.__context__, *(part.exceptions or ()))
     return trace
+
+
+def _forget_names(error: BaseException | None) -> None:
+    """Take the names from missing modules, all along the chain."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            error.name = None
+        error = error.__cause__ or error.__context__
 
 
 def _is_machinery(filename: str) -> bool:

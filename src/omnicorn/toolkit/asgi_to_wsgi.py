@@ -21,6 +21,7 @@ import os
 import queue
 import threading
 import weakref
+from contextvars import Context
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.util import is_hop_by_hop
@@ -400,7 +401,7 @@ class _LoopThread:
         self._thread = threading.Thread(
             target=_run_loop, args=(self.loop,), name="asgi-to-wsgi", daemon=True
         )
-        self._thread.start()
+        Context().run(self._thread.start)  # the loop outlives the request that starts it
 
     def stop(self, wait: bool = False) -> None:
         if self.pid != os.getpid():

@@ -22,7 +22,6 @@ from omnicorn.toolkit.threads import FutureJob, Job, bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from weakref import ref
 
 __all__ = ["CurrentThreadExecutor"]
 
@@ -49,8 +48,6 @@ class CurrentThreadExecutor(Executor):
         self._generation = _generation
         self.current: Job | None = None
         """What runs now."""
-        self.watcher: ref[Any] | None = None
-        """The loop that looks whether somebody waits for it in vain."""
         self.on_job: Callable[[], None] | None = None
         """Called when a job comes from this very thread: its loop runs here and should give way."""
 

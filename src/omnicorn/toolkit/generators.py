@@ -131,8 +131,9 @@ class _Source(Generic[T]):
             self._call = None
             call.hop.finish()
             try:
-                call.take()
+                self.ended = self.ended or call.take()
             except BaseException as error:
+                self.ended = True
                 self._error = error
 
     def raise_error(self) -> None:
@@ -162,10 +163,11 @@ class _Source(Generic[T]):
 
     # In the generator's thread.
 
-    def _batch(self) -> None:
+    def _batch(self) -> bool:
+        """Make items; whether there are no more. The consumer notes it, when it has them all."""
         with self._lock:
             if self._stopped:
-                return
+                return True
             generator = self._generator
             if generator is None:
                 generator = self._generator = self._make()
@@ -179,11 +181,9 @@ class _Source(Generic[T]):
                     if late or self._stopped:
                         break
             except StopIteration:
-                self.ended = True
-            except BaseException:
-                self.ended = True
-                raise
+                return True
             self._size = 1 if late or not self._grows else min(MOST, 2 * self._size)
+            return False
 
     def _close(self) -> None:
         with self._lock:

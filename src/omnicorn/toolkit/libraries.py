@@ -66,8 +66,12 @@ def _trio() -> ModuleType | None:
         return None
     try:
         inside: bool = trio.lowlevel.in_trio_task()
-    except AttributeError:  # being imported
-        return None
+    except AttributeError:  # of an old release, or being imported
+        try:
+            trio.lowlevel.current_task()
+        except (AttributeError, RuntimeError):
+            return None
+        return trio
     return trio if inside else None
 
 
@@ -172,9 +176,9 @@ class Call(Job):
         return f"sync_to_async({getattr(function, '__qualname__', function)})"
 
     def run(self) -> None:
+        self.started = True  # first: who drops it looks afterwards whether it has begun
         if self.dropped:
             return
-        self.started = True
         try:
             self._value = self._handler(
                 self.loop, self._exc_info, self.inner, self.hop.run, self._child
@@ -340,6 +344,26 @@ class TrioLoop:
         """Run `call` in trio's thread; RuntimeError when it has ended."""
         self.token.run_sync_soon(call, *args)
 
+    def call_later(self, delay: float, call: Callable[..., object], *args: Any) -> None:
+        """Run `call` in `delay` seconds, if the run is there then; called by it.
+
+        Nothing is run where trio's clock does not show real time: a clock that jumps when nothing
+        else happens would be driven on.
+        """
+        trio = self.trio
+        clock = trio.lowlevel.current_clock()
+        if clock.deadline_to_sleep_time(clock.current_time() + delay) > 2 * delay:
+            return
+
+        async def later() -> None:
+            await trio.sleep(delay)
+            call(*args)
+
+        try:
+            trio.lowlevel.spawn_system_task(later)
+        except RuntimeError:
+            pass  # the run is about to end
+
     def is_running(self) -> bool:
         try:
             self.token.run_sync_soon(_nothing, idempotent=True)
@@ -405,6 +429,8 @@ class TrioCall(Call):
     async def _wait(self) -> None:
         if not self.done:
             self._waiting = True
+            # So that it can be seen for what the task waits; trio takes it away at the end.
+            self.task.custom_sleep_data = self
             await self.loop.trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._raise_cancel is not None and self._error is None:
             self._raise_cancel()
@@ -541,7 +567,7 @@ class Bridge:
             if self._cancelled:
                 self._scope.cancel()
             try:
-                trio.lowlevel.spawn_system_task(
+                self.task = trio.lowlevel.spawn_system_task(
                     self._main_for_trio, name=self.describe(), context=self.context
                 )
             except RuntimeError as error:  # the run is about to end

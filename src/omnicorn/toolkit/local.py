@@ -20,6 +20,7 @@ neither sees the other's later writes. That holds without a lock, with or withou
 
 from __future__ import annotations
 
+import os
 import sys
 from asyncio import _get_running_loop
 from contextvars import ContextVar
@@ -80,6 +81,10 @@ _Page = tuple[_Owner, _Values, object]  # the third: its epoch
 _NOBODY: Final[_Owner] = RLock()  # type: ignore[assignment]
 _MISSING: Final = object()
 _names: Final[set[str]] = set()
+_naming: Final = RLock()  # one that may be taken again, by a `__del__` that comes in between
+if hasattr(os, "register_at_fork"):
+    # Not a function of this module, which would outlive the Locals at the interpreter's end.
+    os.register_at_fork(after_in_child=_naming._at_fork_reinit)  # type: ignore[attr-defined]
 _page: Final = ContextVar[_Page]("omnicorn.toolkit.local", default=(_NOBODY, {}, None))
 _get_page: Final = _page.get
 _set_page: Final = _page.set
@@ -101,12 +106,18 @@ def _living(values: _Values) -> _Values:
     return {key: value for key, value in values.items() if key.local() is not None}
 
 
-def _on_death(_: ref[Local]) -> None:
+def _on_death(
+    _: ref[Local],
+    # Bound here: at the interpreter's end a Local may outlive this module's names.
+    get_page: Callable[[], _Page] = _get_page,
+    set_page: Callable[[_Page], object] = _set_page,
+    living: Callable[[_Values], _Values] = _living,
+) -> None:
     global _epoch
     epoch = _epoch = object()
-    owner, values, _old = _get_page()
+    owner, values, _old = get_page()
     if values and owner._is_owned():
-        _set_page((owner, _living(values), epoch))
+        set_page((owner, living(values), epoch))
 
 
 def adopt() -> None:
@@ -313,11 +324,15 @@ def _in_trio() -> bool:
 
 def _make_property(name: str) -> bool:
     """Read values of that name through properties from now on; False if it is to remain rare."""
-    if len(_names) < PROPERTIES and not name.startswith(("__", "_local_")):
-        setattr(_DefaultLocal, name, property(_default_reader(name)))
-        setattr(_ThreadCriticalLocal, name, property(_critical_reader(name)))
-        _names.add(name)
-        return True
+    with _naming:
+        # Threads that meet a name at once must agree on it, even where but one place is left.
+        if name in _names:
+            return True
+        if len(_names) < PROPERTIES and not name.startswith(("__", "_local_")):
+            setattr(_DefaultLocal, name, property(_default_reader(name)))
+            setattr(_ThreadCriticalLocal, name, property(_critical_reader(name)))
+            _names.add(name)
+            return True
     _DefaultLocal.__getattr__ = _default_read_rare  # type: ignore[method-assign, assignment]
     _ThreadCriticalLocal.__getattr__ = _critical_read_rare  # type: ignore[method-assign, assignment]
     return False

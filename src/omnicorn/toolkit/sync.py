@@ -696,7 +696,7 @@ class SyncToAsync(Generic[P, R]):
                         "the ThreadSensitiveContext of this task has exited, and its executor with"
                         " it: make thread-sensitive calls before its end"
                     )
-                executor = self.context_to_thread_executor[context] = StickyExecutor()
+                executor = self.context_to_thread_executor.setdefault(context, StickyExecutor())
         else:
             executor = AsyncToSync.loop_thread_executors.get(call.loop)
             if executor is not None and _enqueue(executor, call):

@@ -24,12 +24,12 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from weakref import ref
 
 __all__ = [
     "IDLE",
@@ -129,15 +129,12 @@ class Worker:
         "parked",
         "put",
         "shared",
-        "watcher",
     )
 
     def __init__(self, pool: Pool, number: int) -> None:
         self._pool = pool
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self.put = self._queue.put
-        self.watcher: ref[Any] | None = None
-        """The loop that looks whether somebody waits for it in vain."""
         self.current: Job | None = None
         """What runs now."""
         self.completed = 0
@@ -179,15 +176,20 @@ class Worker:
                     return
                 continue
             if job is None:
-                return
+                if pool.leave(self):
+                    return
+                self.put(None)  # after the job that is on its way
+                continue
             if pool.limits_all and not job._counted:
                 pool.enter(job)
             self.current = job
             job.run()
             self.current = None
+            # Before it counts: who sees that all of a lease is done may then give the worker back.
+            shared = self.shared
             self.completed += 1
-            if self.shared or job._counted:
-                pool.on_done(self, job)
+            if shared or job._counted:
+                pool.on_done(self, job, shared)
             job.deliver()
             # What the job holds must not live until the next one comes.
             del job
@@ -320,7 +322,9 @@ class Pool:
         if self._closed:
             raise RuntimeError("sync code cannot be called: the interpreter is shutting down")
         worker = Worker(self, self._started + 1)
-        worker.start()
+        # With nothing of this Context, which free-threaded Python hands to a thread (from 3.14 on):
+        # the worker outlives what is in it, and is lent to others.
+        Context().run(worker.start)
         self._started += 1
         self._workers.add(worker)
         return worker
@@ -334,12 +338,20 @@ class Pool:
             self._workers.discard(worker)
             return True
 
-    def on_done(self, worker: Worker, job: Job) -> None:
-        """`job` has ended in `worker`."""
+    def leave(self, worker: Worker) -> bool:
+        """Whether `worker`, which was told to end, may: not if a job was just given to it."""
+        with self._lock:
+            if worker in self._idle:
+                self._idle.remove(worker)
+                return True
+            return worker.dead or not worker.shared
+
+    def on_done(self, worker: Worker, job: Job, shared: bool) -> None:
+        """`job` has ended in `worker`, which was nobody's if `shared`."""
         with self._lock:
             if worker.dead:
                 return
-            if worker.shared:
+            if shared:
                 self._idle.append(worker)
             if job._counted:
                 self._running -= 1

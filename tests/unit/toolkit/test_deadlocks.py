@@ -1,11 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
+import gc
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+pytest.importorskip("anyio")
+pytest.importorskip("trio")
+
+import anyio.lowlevel
+import trio.testing
 
 from omnicorn.toolkit import deadlocks
 from omnicorn.toolkit.sync import (
@@ -29,6 +40,792 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return await asyncio.wait_for(coroutine, WAIT)
 
     return asyncio.run(limited())
+
+
+# ---------------------------------------------------------------------------- asyncio and trio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def run_on(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
+    """Run a coroutine function in a library, with a time limit around it all."""
+
+    def run_on(main: Callable[[], Awaitable[Any]]) -> Any:
+        async def limited() -> Any:
+            with anyio.fail_after(WAIT):
+                return await main()
+
+        return anyio.run(limited, backend=request.param)
+
+    return run_on
+
+
+def the_thread() -> Any:
+    """That of thread-sensitive calls outside of a context."""
+    executor: Any = SyncToAsync.single_thread_executor
+    return executor._worker
+
+
+class Looks(list[Any]):
+    """What was found in each look at a thread that is busy with the same."""
+
+    async def several(self) -> None:
+        """Wait for some more, in which nothing may be found."""
+        before = len(self)
+        while len(self) < before + 5:
+            await anyio.sleep(0.001)
+        assert not any(self)
+
+    def several_more(self) -> None:
+        """The same in sync code."""
+        before = len(self)
+        for _ in range(int(WAIT / 0.001)):
+            if len(self) >= before + 5:
+                break
+            threading.Event().wait(0.001)
+        assert len(self) >= before + 5
+        assert not any(self)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """Look often, and note what is found."""
+    looks = Looks()
+    victim = deadlocks._victim
+
+    def noted(*args: Any) -> Any:
+        found = victim(*args)
+        looks.append(found)
+        return found
+
+    monkeypatch.setattr(deadlocks, "PERIOD", 0.005)
+    monkeypatch.setattr(deadlocks, "_victim", noted)
+    return looks
+
+
+class Group:
+    """A task group at whose end a thread's coroutine waits, and that takes tasks from others.
+
+    They have the variables of those, by which their thread-sensitive calls belong elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+        self.filled = anyio.Event()
+        self.tasks: Any = None
+
+    async def inner(self) -> None:
+        async with anyio.create_task_group() as self.tasks:
+            self.ready.set()
+            await self.filled.wait()
+
+    async def filled_with(self, *functions: Callable[[], Awaitable[Any]]) -> None:
+        """Have it wait for these."""
+        await self.ready.wait()
+        for function in functions:
+            self.tasks.start_soon(function)
+        self.filled.set()
+
+    def work(self) -> None:
+        async_to_sync(self.inner)()
+
+
+async def failure(call: Callable[[], Awaitable[Any]]) -> str:
+    """The text of the RuntimeError that `call` ends with, in whatever groups."""
+    try:
+        await call()
+    except BaseException as caught:
+        error: BaseException = caught
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if not isinstance(error, RuntimeError):
+            raise
+        return str(error)
+    raise AssertionError("it has ended without an error")
+
+
+async def at_once(*calls: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for call in calls:
+            tasks.start_soon(call)
+
+
+async def while_busy(
+    work: Callable[[], Coroutine[Any, Any, Any]], *calls: Callable[[], Coroutine[Any, Any, Any]]
+) -> None:
+    """The same, but the calls come when the thread runs the *work*."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        while not (the_thread() and the_thread().current):
+            await anyio.sleep(0)
+        for call in calls:
+            tasks.start_soon(call)
+
+
+def from_thread(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Callable[[], Any]:
+    """Sync code that has this run in the loop from which we are called, and waits."""
+    token = anyio.lowlevel.current_token()
+    return lambda: anyio.from_thread.run(function, *args, token=token)
+
+
+def test_a_cycle_over_a_task_group_names_both_sides(run_on: Any) -> None:
+    async def main() -> None:
+        group = Group()
+        text = await failure(
+            lambda: at_once(sync_to_async(group.work), lambda: group.filled_with(ident))
+        )
+        assert text.startswith("deadlock: sync_to_async(get_ident) waits for <thread omnicorn-sync")
+        assert "which runs sync_to_async(Group.work), which waits for async_to_sync(" in text
+        assert "Group.inner)" in text
+        assert await ident() != threading.get_ident()
+
+    run_on(main)
+
+
+def test_a_cycle_over_a_task_group_is_found_when_its_other_tasks_have_ended(run_on: Any) -> None:
+    async def main() -> None:
+        group = Group()
+        calls = ident, lambda: anyio.sleep(0), lambda: anyio.sleep(0.01), ident
+        assert "deadlock" in await failure(
+            lambda: at_once(sync_to_async(group.work), lambda: group.filled_with(*calls))
+        )
+
+    run_on(main)
+
+
+def test_a_cycle_over_groups_in_groups_is_found(run_on: Any) -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def nested() -> None:
+            await at_once(ident, ident)
+
+        assert "deadlock" in await failure(
+            lambda: at_once(sync_to_async(group.work), lambda: group.filled_with(nested))
+        )
+
+    run_on(main)
+
+
+def test_a_cycle_over_the_threads_of_two_contexts_is_found(run_on: Any) -> None:
+    async def main() -> None:
+        groups = Group(), Group()
+
+        async def request(number: int) -> None:
+            async with ThreadSensitiveContext():
+
+                async def fill() -> None:
+                    await groups[number].ready.wait()
+                    await groups[1 - number].filled_with(ident)
+
+                await at_once(sync_to_async(groups[number].work), fill)
+
+        assert "deadlock" in await failure(
+            lambda: at_once(lambda: request(0), lambda: request(1)),
+        )
+
+    run_on(main)
+
+
+def test_a_blocking_call_from_a_thread_is_a_deadlock_that_is_found(run_on: Any) -> None:
+    async def main() -> None:
+        work = from_thread(ident)
+        text = await failure(lambda: sync_to_async(work)())
+        assert text.startswith("deadlock: sync_to_async(get_ident) waits for")
+        assert "which waits for the task of " in text
+
+    run_on(main)
+
+
+def test_a_cycle_over_a_free_thread_is_found(run_on: Any) -> None:
+    async def main() -> None:
+        work = from_thread(ident)
+
+        async def inner() -> None:
+            # In a Context of its own: else the call went to the thread that waits for us.
+            outside = functools.partial(contextvars.Context().run, work)
+            await sync_to_async(outside, thread_sensitive=False)()
+
+        assert "deadlock" in await failure(sync_to_async(async_to_sync(inner)))
+
+    run_on(main)
+
+
+def test_a_cycle_in_a_thread_that_waits_for_its_coroutine_is_found(run_on: Any) -> None:
+    """There calls run while it waits: one that waits for the next is a deadlock as well."""
+
+    async def main() -> None:
+        work = from_thread(ident)
+
+        async def inner() -> None:
+            await sync_to_async(work)()
+
+        assert "deadlock" in await failure(sync_to_async(async_to_sync(inner)))
+
+    run_on(main)
+
+
+def test_one_of_several_calls_fails_and_the_others_go_on(run_on: Any) -> None:
+    async def main() -> None:
+        texts: list[str] = []
+        idents: list[int] = []
+
+        async def call() -> None:
+            try:
+                idents.append(await ident())
+            except RuntimeError as error:
+                texts.append(str(error))
+
+        group = Group()
+        await at_once(sync_to_async(group.work), lambda: group.filled_with(call), call)
+        assert [text.partition(":")[0] for text in texts] == ["deadlock"]
+        assert len(idents) == 1
+
+    run_on(main)
+
+
+def test_who_only_waits_for_the_deadlock_of_others_does_not_fail(run_on: Any) -> None:
+    idents: list[int] = []
+    texts: list[str] = []
+
+    async def main() -> None:
+        groups = Group(), Group(), Group()
+
+        async def call() -> None:
+            try:
+                await ident()
+            except RuntimeError as error:
+                texts.append(str(error))
+
+        async def innocent() -> None:
+            idents.append(await ident())
+
+        async def request(number: int) -> None:
+            async with ThreadSensitiveContext():
+
+                async def fill() -> None:
+                    await groups[number].ready.wait()
+                    if number < 2:
+                        await groups[1 - number].filled_with(call)
+                    if number == 1:
+                        await groups[2].filled_with(call)
+
+                late = [innocent] if number == 2 else []
+                await at_once(sync_to_async(groups[number].work), fill, *late)
+
+        await at_once(*[functools.partial(request, number) for number in range(3)])
+
+    run_on(main)
+    assert len(idents) == 1
+    assert texts
+    assert all("deadlock" in text for text in texts)
+
+
+# What is none.
+
+
+def test_calls_that_nest_and_end_are_no_deadlock(run_on: Any, looks: Looks) -> None:
+    async def main() -> None:
+        @async_to_sync
+        async def from_sync(depth: int) -> int:
+            await anyio.sleep(0.005)
+            found: int = await to_sync(depth)
+            return found
+
+        @sync_to_async
+        def to_sync(depth: int) -> int:
+            return 1 + from_sync(depth - 1) if depth else 1
+
+        await at_once(*[lambda: to_sync(4)] * 4)
+
+    run_on(main)
+    assert not any(looks)
+
+
+def test_a_call_behind_a_long_one_is_no_deadlock(run_on: Any, looks: Looks) -> None:
+    async def main() -> None:
+        await while_busy(sync_to_async(looks.several_more), ident, ident)
+
+    run_on(main)
+
+
+def test_a_call_behind_one_that_waits_for_another_coroutine_is_no_deadlock(
+    run_on: Any, looks: Looks
+) -> None:
+    async def main() -> None:
+        await while_busy(sync_to_async(async_to_sync(looks.several)), ident)
+        await while_busy(sync_to_async(from_thread(looks.several)), ident)
+
+    run_on(main)
+
+
+def test_starting_a_call_from_a_thread_without_waiting_is_no_deadlock(
+    run_on: Any, looks: Looks
+) -> None:
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            token = anyio.lowlevel.current_token()
+
+            def work() -> None:
+                anyio.from_thread.run_sync(tasks.start_soon, ident, token=token)
+                looks.several_more()
+
+            await sync_to_async(work)()
+
+    run_on(main)
+
+
+def test_an_event_that_somebody_else_sets_is_no_deadlock(run_on: Any, looks: Looks) -> None:
+    async def main() -> None:
+        event = anyio.Event()
+
+        async def set_later() -> None:
+            await looks.several()
+            event.set()
+
+        await while_busy(sync_to_async(async_to_sync(event.wait)), ident, set_later)
+
+    run_on(main)
+
+
+def test_a_group_whose_task_may_still_cancel_the_others_is_no_deadlock(
+    run_on: Any, looks: Looks
+) -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def win() -> None:
+            await looks.several()
+            group.tasks.cancel_scope.cancel()
+
+        await at_once(sync_to_async(group.work), lambda: group.filled_with(ident, win))
+        assert await ident()
+
+    run_on(main)
+
+
+def test_who_is_not_at_the_end_of_the_group_is_no_deadlock(run_on: Any, looks: Looks) -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def fill() -> None:
+            await group.ready.wait()
+            group.tasks.start_soon(ident)
+            await looks.several()
+            group.tasks.cancel_scope.cancel()
+
+        await at_once(sync_to_async(group.work), fill)
+
+    run_on(main)
+
+
+def test_who_is_about_to_be_started_in_the_group_may_cancel_the_others_too(
+    run_on: Any, looks: Looks
+) -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def win(*, task_status: Any) -> None:
+            group.filled.set()
+            await looks.several()
+            task_status.started()
+            group.tasks.cancel_scope.cancel()
+
+        async def fill() -> None:
+            await group.ready.wait()
+            group.tasks.start_soon(ident)
+            await group.tasks.start(win)
+
+        await at_once(sync_to_async(group.work), fill)
+
+    run_on(main)
+
+
+def test_a_call_in_somebodys_executor_shows_not_for_whom_it_waits(
+    run_on: Any, looks: Looks
+) -> None:
+    async def main() -> None:
+        end = threading.Event()
+        with ThreadPoolExecutor(1) as executor:
+            wait = sync_to_async(end.wait, thread_sensitive=False, executor=executor)
+
+            async def inner() -> None:
+                await wait(WAIT)
+
+            async def set_later() -> None:
+                await looks.several()
+                end.set()
+
+            await while_busy(sync_to_async(async_to_sync(inner)), ident, set_later)
+
+    run_on(main)
+
+
+def test_loops_in_several_threads_share_a_thread_without_deadlock(
+    run_on: Any, looks: Looks
+) -> None:
+    """And one of them fails a call of its own while the others wait."""
+    texts: list[str] = []
+    barrier = threading.Barrier(3)
+
+    async def innocent() -> None:
+        barrier.wait(WAIT)
+        await at_once(*[ident] * 5)
+
+    async def guilty() -> None:
+        work = from_thread(ident)
+        barrier.wait(WAIT)
+        texts.append(await failure(sync_to_async(work)))
+
+    threads = [
+        threading.Thread(target=run_on, args=(main,)) for main in (innocent, guilty, innocent)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert len(texts) == 1
+    assert "deadlock" in texts[0]
+    assert len([one for one in looks if one]) == 1
+
+
+async def left_waiting(go: threading.Event) -> None:
+    """End while a thread is watched, and waits for *go*."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sync_to_async(go.wait), WAIT)
+        while not (the_thread() and the_thread().current):
+            await anyio.sleep(0.001)
+        tasks.start_soon(ident)
+        while not the_thread().has_more():
+            await anyio.sleep(0)
+        tasks.cancel_scope.cancel()
+
+
+def test_a_loop_that_ended_leaves_the_looking_to_the_others(run_on: Any, looks: Looks) -> None:
+    go = threading.Event()
+
+    async def second() -> None:
+        work = from_thread(ident)
+
+        async def set_later() -> None:
+            await looks.several()
+            go.set()
+
+        await at_once(ident, set_later)
+        looks.clear()
+        assert "deadlock" in await failure(sync_to_async(work))
+
+    run_on(functools.partial(left_waiting, go))
+    run_on(second)
+
+
+@pytest.mark.usefixtures("looks")
+def test_looking_ends_with_the_calls_and_begins_anew(run_on: Any) -> None:
+    async def main() -> None:
+        deadlocks._watched.clear()
+        for _ in range(2):
+            go = threading.Event()
+
+            async def set_when_watched(go: threading.Event = go) -> None:
+                while not deadlocks._watched:
+                    await anyio.sleep(0)
+                go.set()
+
+            wait = functools.partial(sync_to_async(go.wait), WAIT)
+            await while_busy(wait, ident, set_when_watched)
+            while deadlocks._watched:
+                await anyio.sleep(0)
+
+    run_on(main)
+
+
+@pytest.mark.usefixtures("looks")
+def test_nothing_is_kept_of_a_loop_that_ended_while_it_looked(run_on: Any) -> None:
+    go = threading.Event()
+
+    deadlocks._watched.clear()
+    run_on(functools.partial(left_waiting, go))
+    assert deadlocks._watched
+    go.set()
+    for _ in range(500):  # the thread has to let go of the call
+        gc.collect()
+        if not deadlocks._watched:
+            break
+        threading.Event().wait(0.005)
+    assert not deadlocks._watched
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_finds_its_own(run_on: Any, looks: Looks) -> None:
+    go = threading.Event()
+
+    async def main() -> None:
+        assert "deadlock" in await failure(sync_to_async(from_thread(ident)))
+
+    def in_child() -> int:
+        looks.clear()
+        try:
+            run_on(main)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            return 1
+        return 0
+
+    def fork() -> int:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                status = in_child()
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    async def busy() -> None:
+        async def set_later() -> None:
+            await looks.several()
+            go.set()
+
+        await while_busy(lambda: sync_to_async(go.wait)(WAIT), ident, set_later)
+
+    run_on(busy)
+    assert fork() == 0
+    run_on(main)
+
+
+# ---------------------------------------------------------------------------- trio
+
+
+@pytest.mark.parametrize("who", ["the coroutine", "the call"])
+def test_a_deadline_that_ends_the_cycle_is_no_deadlock(looks: Looks, who: str) -> None:
+    limits: list[Any] = []
+
+    class Limited(Group):
+        async def inner(self) -> None:
+            with trio.move_on_after(WAIT) as limit:
+                if who == "the coroutine":
+                    limits.append(limit)
+                    await super().inner()
+            if who != "the coroutine":
+                await super().inner()
+
+    async def call() -> None:
+        if who == "the coroutine":
+            await ident()
+            return
+        with trio.move_on_after(WAIT) as limit:
+            limits.append(limit)
+            await ident()
+
+    async def late() -> None:
+        await looks.several()
+        limits[0].deadline = trio.current_time()
+
+    async def main() -> None:
+        group = Limited()
+        with trio.fail_after(WAIT):
+            await at_once(sync_to_async(group.work), lambda: group.filled_with(call), late)
+        assert limits[0].cancelled_caught
+
+    trio.run(main)
+
+
+def test_a_deadline_of_another_loop_s_task_counts_as_well(looks: Looks) -> None:
+    """A thread waits for a task of trio, whose deadline asyncio sees."""
+    limits: list[Any] = []
+
+    async def limited(work: Callable[[], Any]) -> None:
+        with trio.move_on_after(WAIT) as limit:
+            limits.append(limit)
+            await sync_to_async(work, thread_sensitive=False, cancellation="abandon")()
+
+    with Other() as other:
+
+        async def main() -> int:
+            loop = asyncio.get_running_loop()
+
+            def work() -> Any:
+                return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+
+            async def later() -> None:
+                await looks.several()
+                other.call(limits[0].cancel)
+
+            busy = asyncio.create_task(sync_to_async(lambda: other.run(limited, work))())
+            await later()
+            await busy
+            return await ident()
+
+        assert run(main())
+
+
+def test_a_deadline_of_who_waits_from_outside_shows_the_deadlock() -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def request() -> None:
+            with trio.fail_after(WAIT):
+                await sync_to_async(group.work)()
+
+        async def call() -> None:
+            with trio.CancelScope():
+                await ident()
+
+        text = await failure(lambda: at_once(request, lambda: group.filled_with(call)))
+        assert "deadlock" in text
+
+    trio.run(main)
+
+
+def test_a_deadline_that_a_shield_keeps_off_does_not_end_the_cycle() -> None:
+    async def main() -> None:
+        group = Group()
+
+        async def inner() -> None:
+            with trio.fail_after(WAIT), trio.CancelScope(shield=True):
+                await group.inner()
+
+        work = sync_to_async(async_to_sync(inner))
+        assert "deadlock" in await failure(lambda: at_once(work, lambda: group.filled_with(ident)))
+
+    trio.run(main)
+
+
+def test_a_clock_that_jumps_is_not_driven_on(looks: Looks) -> None:
+    go = threading.Event()
+
+    async def main() -> None:
+        before = trio.current_time()
+        threading.Timer(0.05, go.set).start()
+        await while_busy(lambda: sync_to_async(go.wait)(WAIT), ident)
+        assert trio.current_time() == before
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert not looks
+
+
+def test_another_trio_than_we_know_proves_nothing(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(task: Any) -> Any:
+        looks.append(None)
+        raise AttributeError("_cancel_status")
+
+    monkeypatch.setattr(deadlocks, "_gives_up", gone)
+
+    async def main() -> None:
+        with trio.move_on_after(WAIT) as scope:
+            work = from_thread(ident)
+
+            async def late() -> None:
+                await looks.several()
+                scope.cancel()
+
+            await at_once(sync_to_async(work), late)
+        assert scope.cancelled_caught
+
+    trio.run(main)
+    assert run(ident())
+
+
+# ---------------------------------------------------------------------------- both at once
+
+
+class Other:
+    """A run of trio in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=trio.run, args=(self._main,))
+        self._end: Any = None
+        self._token: Any = None
+
+    async def _main(self) -> None:
+        self._end = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._ready.set()
+        with trio.move_on_after(2 * WAIT):
+            await self._end.wait()
+
+    def __enter__(self) -> Other:
+        self._thread.start()
+        assert self._ready.wait(WAIT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call(self._end.set)
+        self._thread.join(WAIT)
+        assert not self._thread.is_alive()
+
+    def call(self, function: Callable[[], object]) -> None:
+        self._token.run_sync_soon(function)
+
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Have it run there, and wait."""
+        return trio.from_thread.run(function, *args, trio_token=self._token)
+
+
+def test_a_cycle_from_asyncio_through_trio_is_found() -> None:
+    with Other() as other:
+
+        async def main() -> None:
+            text = await failure(sync_to_async(lambda: other.run(ident)))
+            assert "deadlock" in text
+
+        run(main())
+
+
+def test_a_cycle_from_trio_through_asyncio_is_found() -> None:
+    async def main() -> None:
+        loops: list[Any] = []
+        with trio.fail_after(WAIT):
+            ready = threading.Event()
+
+            async def serve() -> None:
+                loops.extend((asyncio.get_running_loop(), asyncio.Event()))
+                ready.set()
+                await asyncio.wait_for(loops[1].wait(), WAIT)
+
+            thread = threading.Thread(target=asyncio.run, args=(serve(),))
+            thread.start()
+            assert ready.wait(WAIT)
+
+            def work() -> Any:
+                return asyncio.run_coroutine_threadsafe(ident(), loops[0]).result(WAIT)
+
+            text = await failure(sync_to_async(work))
+            assert "deadlock" in text
+            loops[0].call_soon_threadsafe(loops[1].set)
+            thread.join(WAIT)
+
+    trio.run(main)
+
+
+def test_a_cycle_through_both_and_two_threads_is_found() -> None:
+    with Other() as other:
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+
+            def back() -> Any:
+                return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+
+            async def inner() -> None:
+                await sync_to_async(lambda: async_to_sync(there)(), thread_sensitive=False)()
+
+            async def there() -> None:
+                await sync_to_async(back, thread_sensitive=False)()
+
+            def work() -> None:
+                other.run(inner)
+
+            assert "deadlock" in await failure(sync_to_async(work))
+
+        run(main())
+
+
+# ---------------------------------------------------------------------------- asyncio
 
 
 def test_a_call_from_a_coroutine_that_the_thread_waits_for_is_a_deadlock_that_names_both() -> None:
@@ -163,74 +960,6 @@ def test_a_call_after_an_error_is_no_deadlock() -> None:
     run(main())
 
 
-# ---------------------------------------------------------------------------- looking
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(deadlocks, "PERIOD", 0.005)
-    return 0.005
-
-
-def the_thread() -> Any:
-    """That of thread-sensitive calls outside of a context."""
-    executor: Any = SyncToAsync.single_thread_executor
-    return executor._worker
-
-
-@pytest.mark.usefixtures("quick")
-def test_looking_ends_with_the_calls_and_begins_anew() -> None:
-    async def main() -> None:
-        for _ in range(2):
-            go = threading.Event()
-            busy = asyncio.create_task(sync_to_async(go.wait)(WAIT))
-            late = asyncio.create_task(ident())
-            await asyncio.sleep(0)
-            assert the_thread().watcher() is asyncio.get_running_loop()
-            go.set()
-            await asyncio.gather(busy, late)
-            while the_thread().watcher is not None:
-                await asyncio.sleep(0)
-
-    run(main())
-
-
-def test_a_loop_that_stood_still_leaves_the_looking_to_the_one_that_took_over(
-    quick: float,
-) -> None:
-    go = threading.Event()
-    looks: list[Any] = []
-    tasks: dict[Any, list[asyncio.Task[Any]]] = {}
-
-    async def call(*calls: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        tasks[asyncio.get_running_loop()] = [asyncio.create_task(one()) for one in calls]
-        await asyncio.sleep(0)
-
-    async def done(these: list[asyncio.Task[Any]]) -> None:
-        await asyncio.wait_for(asyncio.gather(*these), WAIT)
-
-    first: Any = asyncio.new_event_loop()
-    second: Any = asyncio.new_event_loop()
-    first.run_until_complete(call(lambda: sync_to_async(go.wait)(WAIT), ident))
-    assert the_thread().watcher() is first
-    second.run_until_complete(call(ident))
-    assert the_thread().watcher() is second
-    call_later = first.call_later
-
-    def noted(delay: float, callback: Any, *args: Any, **options: Any) -> Any:
-        looks.append(callback)
-        return call_later(delay, callback, *args, **options)
-
-    first.call_later = noted
-    first.run_until_complete(asyncio.sleep(2 * quick))  # past the look that it had in mind
-
-    assert deadlocks._look not in looks
-    go.set()
-    for loop, these in tasks.items():
-        loop.run_until_complete(done(these))
-        loop.close()
-
-
 async def looked_at(inner: Callable[[], Awaitable[Any]], end: Callable[[], Any]) -> None:
     """Have *inner* waited for by a thread that another call wants, until *end* lets it go on."""
     begun = asyncio.Event()
@@ -248,7 +977,7 @@ async def looked_at(inner: Callable[[], Awaitable[Any]], end: Callable[[], Any])
     await asyncio.gather(busy, late)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("looks")
 def test_who_is_waited_for_twice_is_looked_at_once() -> None:
     async def main() -> None:
         end = asyncio.Event()
@@ -258,7 +987,7 @@ def test_who_is_waited_for_twice_is_looked_at_once() -> None:
     run(main())
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("looks")
 def test_a_call_in_somebodys_executor_proves_nothing() -> None:
     async def main() -> None:
         end = threading.Event()
@@ -285,6 +1014,50 @@ def test_callbacks_of_others_are_no_hindrance_to_a_proof() -> None:
 
         with pytest.raises(RuntimeError, match="deadlock"):
             await sync_to_async(work)()
+
+    run(main())
+
+
+def test_a_thread_that_makes_progress_is_not_looked_into(looks: Looks) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        go = threading.Event()
+        busy = asyncio.create_task(sync_to_async(go.wait)(WAIT))
+        late = asyncio.create_task(ident())
+        while not (the_thread() and the_thread().current):
+            await asyncio.sleep(0)
+        thread = the_thread()
+        key = id(loop), id(thread)
+        looks.clear()
+        deadlocks._look(thread, None, loop, key)
+        deadlocks._look(thread, object(), loop, key)  # type: ignore[arg-type]
+        assert not looks
+        deadlocks._look(thread, thread.current, loop, key)
+        assert looks == [None]
+        go.set()
+        await asyncio.gather(busy, late)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("looks")
+def test_a_call_of_another_loop_is_left_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(deadlocks, "PERIOD", WAIT)
+
+        def work() -> int:
+            return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+
+        busy = asyncio.create_task(sync_to_async(work)())
+        victim = None
+        while victim is None:
+            await asyncio.sleep(0.001)
+            victim = deadlocks._victim(the_thread(), the_thread().current, loop)
+        assert deadlocks._victim(the_thread(), the_thread().current, object()) is None
+        loop.call_soon(victim[0].fail, RuntimeError("found"))
+        with pytest.raises(RuntimeError, match="found"):
+            await busy
 
     run(main())
 

@@ -225,6 +225,28 @@ def test_its_error_comes_after_the_items_before_it() -> None:
     run(main())
 
 
+def test_an_error_that_comes_while_its_consumer_is_busy_is_not_lost() -> None:
+    go = threading.Event()
+
+    def rows() -> Generator[int, None, None]:
+        yield from range(4)
+        go.wait(WAIT)
+        raise ZeroDivisionError
+
+    seen: list[int] = []
+
+    async def main() -> None:
+        async for row in generator_to_async(rows)():
+            seen.append(row)
+            if row == 3:  # in the midst of a batch
+                go.set()
+                await sync_to_async(int)()  # behind it, in the same thread
+
+    with pytest.raises(ZeroDivisionError):
+        run(main())
+    assert seen == [0, 1, 2, 3]
+
+
 def test_an_error_in_closing_is_raised() -> None:
     def failing() -> Iterator[int]:
         try:

@@ -705,6 +705,18 @@ thread = threading.Thread(target=use); thread.start(); thread.join()
     assert outcome(program) == (0, "", "")
 
 
+def test_a_local_that_outlives_the_names_of_its_module_ends_in_silence() -> None:
+    program = """
+from omnicorn.toolkit import local as module
+one = module.Local()
+one.foo = 1
+names = vars(module)
+names.update(dict.fromkeys(name for name in names if not name.startswith("__")))
+del one
+"""
+    assert outcome(program) == (0, "", "")
+
+
 def outcome(program: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ import pytest
 trio = pytest.importorskip("trio")
 anyio = pytest.importorskip("anyio")
 
+from omnicorn.toolkit.libraries import current_trio_loop  # noqa: E402
 from omnicorn.toolkit.local import Local  # noqa: E402
 from omnicorn.toolkit.sync import (  # noqa: E402
     AsyncToSync,
@@ -446,6 +447,45 @@ def test_as_a_guest_trio_counts() -> None:
         return found
 
     assert asyncio.run(host()) == threading.get_ident()
+
+
+def test_an_older_trio_is_found_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(trio.lowlevel, "in_trio_task", raising=False)
+
+    async def main() -> None:
+        assert await ident() != threading.get_ident()
+        assert await sync_to_async(async_to_sync(async_ident))() == threading.get_ident()
+
+    run(main)
+    assert current_trio_loop() is None
+
+
+def test_what_a_run_is_to_do_later_it_does_as_long_as_it_runs() -> None:
+    """And a call that comes when it shuts down is no error, if nothing is done of it."""
+    done: list[str] = []
+    items: list[Any] = []
+
+    async def leftover() -> Any:
+        try:
+            yield
+        finally:
+            loop = current_trio_loop()
+            assert loop is not None
+            loop.call_later(0, done.append, "after the end")
+            done.append("end")
+
+    async def main() -> None:
+        loop = current_trio_loop()
+        assert loop is not None
+        event = trio.Event()
+        loop.call_later(0.001, event.set)
+        loop.call_later(WAIT, done.append, "too late")
+        await event.wait()
+        items.append(leftover())
+        await anext(items[0])
+
+    run(main)
+    assert done == ["end"]
 
 
 def test_trio_is_not_imported() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import gc
 import os
 import subprocess
@@ -13,8 +14,10 @@ from omnicorn.toolkit import threads
 from omnicorn.toolkit.threads import (
     DEFAULT_LIMIT,
     FutureJob,
+    Job,
     Pool,
     StickyExecutor,
+    Worker,
     set_thread_limit,
     thread_statistics,
 )
@@ -147,6 +150,47 @@ def test_a_busy_thread_is_released_when_its_jobs_have_ended(pool: Pool) -> None:
     assert pool.statistics().idle == 1
 
 
+def test_a_thread_released_just_as_its_job_is_counted_is_free_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Meeting(Pool):
+        def on_done(self, worker: Worker, job: Job, shared: bool) -> None:
+            if not shared:
+                assert executor.release(lambda: None)  # as another thread may, at this moment
+            super().on_done(worker, job, shared)
+
+    pool = Meeting()
+    monkeypatch.setattr(threads, "pool", pool)
+    set_thread_limit(1)  # so that sticky executors' jobs are counted, too
+    executor = StickyExecutor()
+    executor.submit(int).result(WAIT)
+
+    assert (pool.statistics().threads, pool.statistics().idle) == (1, 1)
+    pool.close()
+
+
+def test_a_worker_has_nothing_of_the_context_in_which_it_was_started(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heir(threading.Thread):
+        """As all threads of free-threaded Python are from 3.14 on."""
+
+        def start(self) -> None:
+            self.inherited = contextvars.copy_context()
+            super().start()
+
+        def run(self) -> None:
+            self.inherited.run(super().run)
+
+    monkeypatch.setattr(threading, "Thread", Heir)
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    variable.set(1)
+
+    assert run(pool, lambda: variable.get(None)).result(WAIT) is None
+    with StickyExecutor() as executor:
+        assert list(executor.submit(contextvars.copy_context).result(WAIT)) == []
+
+
 def test_an_executor_shut_down_refuses_jobs(pool: Pool) -> None:
     executor = StickyExecutor()
     executor.shutdown()
@@ -242,6 +286,7 @@ def test_a_limit_below_one_is_refused(pool: Pool, limit: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_forked_child_takes_new_workers(pool: Pool) -> None:
     os.register_at_fork(after_in_child=pool.on_fork)
     executor = StickyExecutor()
@@ -271,3 +316,17 @@ def test_the_interpreter_ends_after_the_jobs() -> None:
     )
     assert ended.stdout == "done\ndone\n"
     assert ended.stderr == ""
+
+
+def test_jobs_over_the_limit_run_before_the_interpreter_ends() -> None:
+    text = (
+        "import time\n"
+        "from omnicorn.toolkit.threads import FutureJob, pool, set_thread_limit\n"
+        "set_thread_limit(1)\n"
+        "for number in range(3):\n"
+        "    pool.submit(FutureJob(lambda number=number: (time.sleep(0.05), print(number))))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("0\n1\n2\n", "")
