@@ -16,8 +16,10 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,7 +63,6 @@ ROUTES = [
     for way in WAYS
 ]
 TAKES_CHUNKED = [r for r in ROUTES if r.front == "nginx" or tuple(r[:2]) == ("Apache", "FastCGI")]
-TELLS_A_CUT = [route for route in ROUTES if route.way == "tcp" or route.protocol == "FastCGI"]
 TUNNELS = [r for r in ROUTES if r.front == "nginx" and r.protocol in ("SCGI", "uwsgi")]
 
 
@@ -474,21 +475,61 @@ def test_an_application_that_fails_is_a_500(ask: Ask, route: Route) -> None:
     assert (answer.status, answer.body) == (500, b"Internal Server Error")
 
 
-@through(TELLS_A_CUT)
-def test_a_response_that_breaks_off_is_no_complete_one(ask: Ask, route: Route) -> None:
-    """SCGI and uwsgi can say so on TCP alone."""
+@through(ROUTES)
+@pytest.mark.parametrize("how", ["5", "5000", f"{MIB}&pause"])
+def test_a_response_that_breaks_off_is_no_complete_one(ask: Ask, route: Route, how: str) -> None:
+    if route.way == "unix" and route.protocol != "FastCGI" and sys.platform != "linux":
+        pytest.skip("no other system's unix sockets can say so")
+    if tuple(route[:2]) == ("lighttpd", "FastCGI") and "pause" not in how:
+        pytest.skip("lighttpd takes what comes along with an END_REQUEST for the whole")
     try:
-        answer = ask(route, "/cut")
+        answer = ask(route, f"/cut?{how}")
     except (http.client.IncompleteRead, ConnectionError):
         return
 
     assert answer.status >= 500
 
 
+@through([route for route in ROUTES if route.protocol != "FastCGI"])
+def test_no_complete_response_among_many_is_taken_for_one_that_breaks_off(
+    ask: Ask, port_of: Callable[[Route], int], route: Route
+) -> None:
+    port_of(route)  # now it has started
+    upload = UPLOAD[:200_000]
+    expected: list[tuple[tuple[Any, ...], int, bytes]] = [
+        (("/hello",), 200, b"hello"),
+        (("/hello", "HEAD"), 200, b""),
+        (("/stream?0",), 200, b""),
+        (("/stream?7",), 200, b"piece" * 7),
+        (("/stream?3", "HEAD"), 200, b""),
+        (("/stream?3", "POST", b"content"), 200, b"piece" * 3),
+        (("/204",), 204, b""),
+        (("/digest", "POST", upload), 200, told(upload)),
+        (("/early", "POST", upload), 403, b"no, thank you"),
+        (("/hello",), 200, b"hello"),
+    ]
+
+    def some(first: int) -> None:
+        for number in range(125):
+            question, status, body = expected[(first + number) % len(expected)]
+            answer = ask(route, *question)
+            assert (answer.status, answer.body) == (status, body), question
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(some, range(8)))
+
+
 # ---------------------------------------------------------------- uploads
 
 UPLOAD = os.urandom(MIB) * 10
-DIGEST = f"{len(UPLOAD)} {hashlib.sha256(UPLOAD).hexdigest()}".encode()
+
+
+def told(content: bytes) -> bytes:
+    """What ``/digest`` answers."""
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}".encode()
+
+
+DIGEST = told(UPLOAD)
 
 
 @through(ROUTES)

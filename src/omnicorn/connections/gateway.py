@@ -7,7 +7,8 @@ the engine decides what is said, the bridge what the application sees. Rules:
    name the front. Whoever can connect is believed, so listen where only fronts can. A client's
    own ``forwarded`` fields count if the front's peer is a trusted proxy.
 2. What an end of connection says is what the front will believe. Orderly: the response is
-   complete. A reset: it is not, and the front reports a failure.
+   complete. A reset: it is not, and the front reports a failure; on Linux's unix sockets
+   `transports.unix` makes one, which asks for that when a request is complete.
    They leave in one segment where that can be: the listening sockets hold small writes back
    until the end (`hold_back`), and a response that is not complete when it is written stops that.
 3. An answer that comes before the request's content is not taken away by a reset: we *linger*,
@@ -57,7 +58,13 @@ def acceptor(service: Service, engine: Engine) -> Callable[[], GatewayConnection
     """What makes the connections of sockets on which *engine*'s protocol is spoken."""
     parser = engine.parser(service.parser.limits, service.root_path)
     encoder = engine.encoder()
-    return partial(GatewayConnection, service, engine, parser, encoder)
+    return _Acceptor(GatewayConnection, service, engine, parser, encoder)
+
+
+class _Acceptor(partial["GatewayConnection"]):
+    """Makes them; transports may ask it whether a closing has to tell something."""
+
+    ends_by_closing = True
 
 
 class GatewayConnection(ExclusiveConnection):
@@ -104,10 +111,11 @@ class GatewayConnection(ExclusiveConnection):
         head = service.timeouts.head
         self._expect(_HEAD, min(DRAIN_TIME, head) if service.draining else head)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> bool:
+        """Returns whether the request is complete."""
         if self._timing >= LINGER:
             self._drop(len(data))
-            return
+            return False
         engine = self.engine
         engine.receive(data)
         timing = self._timing
@@ -122,6 +130,7 @@ class GatewayConnection(ExclusiveConnection):
                 self.deadline = _NEVER
             elif engine.remote == BODY:
                 self._expect(_BODY, self._service.timeouts.body)
+        return engine.remote == COMPLETE
 
     def eof_received(self) -> bool:
         """Returns whether the transport stays open for writing."""
@@ -190,7 +199,9 @@ class GatewayConnection(ExclusiveConnection):
     def on_complete(self, stream: Stream) -> None:
         engine = self.engine
         transport = self._transport
-        if engine.pending > HIGH_WATER or transport is None:
+        if engine.cut:
+            pass
+        elif engine.pending > HIGH_WATER or transport is None:
             self.flush()
         else:
             transport.write(b"".join(engine.out))
@@ -234,7 +245,8 @@ class GatewayConnection(ExclusiveConnection):
 
     def _end(self) -> None:
         """The engine has ended the conversation: write its last word, log why, close."""
-        self.flush()
+        if not self.engine.cut:
+            self.flush()
         service = self._service
         cycle = self._cycle
         error = self.engine.error
@@ -258,6 +270,10 @@ class GatewayConnection(ExclusiveConnection):
         if transport is None or self._timing >= LINGER:
             return
         if engine.cut:
+            # What is not written yet never is: some fronts hand it on as if it were the whole,
+            # and who has got nothing at all can say 502.
+            engine.out.clear()
+            engine.pending = 0
             self._cut()
             return
         if engine.remote == COMPLETE or not engine.expects_more or not transport.can_write_eof():

@@ -9,6 +9,7 @@ Rules of this file:
 3. ``sendfile`` is our own: uvloop has none. It waits until the transport has written all
    it holds, then lets the kernel copy to a *duplicate* of the socket's descriptor, which
    the loop may watch for writability although the original belongs to a transport.
+4. Unix sockets of fronts whose responses end by closing are not the loop's, but ours (`unix`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from omnicorn.ports import ConnectionPort
+    from omnicorn.transports.streams import SocketAcceptor
+    from omnicorn.transports.unix import UnixSockets
 
 _SENDFILE_PIECE = 1 << 20  # bytes of one system call: a fast disk does not hold up the loop
 
@@ -38,11 +41,14 @@ class AsyncioLoop:
 
     __slots__ = (
         "_loop",
+        "_unix",
+        "add_reader",
         "call_at",
         "call_soon",
         "call_soon_threadsafe",
         "create_future",
         "gathers_writes",
+        "remove_reader",
         "run_blocking",
         "sendfile",
         "spawn",
@@ -51,6 +57,7 @@ class AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._unix: UnixSockets | None = None
         self.time: Callable[[], float] = loop.time
         self.gathers_writes = type(loop).__module__.partition(".")[0] == "uvloop"
         self.call_soon: Callable[[Callable[[], object]], object] = loop.call_soon
@@ -58,6 +65,8 @@ class AsyncioLoop:
             loop.call_soon_threadsafe
         )
         self.call_at: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = loop.call_at
+        self.add_reader: Callable[[int, Callable[[], object]], object] = loop.add_reader
+        self.remove_reader: Callable[[int], object] = loop.remove_reader
         self.create_future: Callable[[], asyncio.Future[None]] = loop.create_future
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
         # What is spawned from within another task's step would inherit that task's variables.
@@ -80,16 +89,21 @@ class AsyncioLoop:
 
     async def listen(
         self, connect: Callable[[], ConnectionPort], sockets: Sequence[socket.socket], backlog: int
-    ) -> list[asyncio.AbstractServer]:
+    ) -> list[asyncio.AbstractServer | SocketAcceptor]:
         """Accept on listening *sockets*; each transport gets a connection from *connect*."""
-        servers: list[asyncio.AbstractServer] = []
+        servers: list[asyncio.AbstractServer | SocketAcceptor] = []
+        tells = getattr(connect, "ends_by_closing", False)
         try:
             for sock in sockets:
-                servers.append(await _server(self._loop, connect, sock, backlog))
-                await servers[-1].start_serving()
+                if tells and (unix := self._unix_sockets(sock)) is not None:
+                    servers.append(unix.listen(connect, sock, backlog))
+                    continue
+                server = await _server(self._loop, connect, sock, backlog)
+                servers.append(server)
+                await server.start_serving()
         except BaseException:
-            for server in servers:
-                server.close()
+            for each in servers:
+                each.close()
             raise
         return servers
 
@@ -123,12 +137,24 @@ class AsyncioLoop:
         finally:
             cancelled = None  # its traceback holds this frame
 
+    def _unix_sockets(self, sock: socket.socket) -> UnixSockets | None:
+        from omnicorn.transports import unix
+
+        if not unix.takes(sock):
+            return None
+        if self._unix is None:
+            self._unix = unix.UnixSockets(self)
+        return self._unix
+
     def _run_blocking(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return self._loop.run_in_executor(None, function, *args)
 
     async def _sendfile(
         self, transport: Any, file: int, offset: int, count: int, stall: float
     ) -> int:
+        own = getattr(transport, "sendfile", None)
+        if own is not None:
+            return await own(file, offset, count, stall)  # type: ignore[no-any-return]
         await self._written(transport, stall)
         sent = 0
         out = os.dup(transport.get_extra_info("socket").fileno())

@@ -58,12 +58,14 @@ import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_readable, wait_task_rescheduled
 
 from omnicorn.observability.logs import RateLimited
-from omnicorn.transports._trio_sockets import TrioAcceptor, TrioTransport, sendfile
+from omnicorn.transports._trio_sockets import TrioTransport
+from omnicorn.transports.streams import READ, SocketAcceptor, sendfile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 
     from omnicorn.ports import ConnectionPort
+    from omnicorn.transports.unix import UnixSockets
 
 logger = logging.getLogger("omnicorn.error")
 
@@ -291,6 +293,21 @@ def _is_cancellation(exc: BaseException) -> bool:
     return isinstance(exc, trio.Cancelled)
 
 
+class _Reader:
+    """What the selector tells, for who watches a descriptor of his own."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback = callback
+
+    def on_ready(self, _: int) -> None:
+        self._callback()
+
+    def crash(self, exc: Exception) -> None:
+        logger.error("A callback failed", exc_info=exc)
+
+
 class TrioLoop:
     """The `Loop` port on trio, and what a server needs besides; made by `hosting`.
 
@@ -337,7 +354,8 @@ class TrioLoop:
         self.is_closed = False
         self._is_dead = False
         self.connections: set[TrioTransport] = set()
-        self.acceptors: set[TrioAcceptor] = set()
+        self.acceptors: set[SocketAcceptor] = set()
+        self._unix: UnixSockets | None = None
         self.time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.create_future: Callable[[], TrioWaiter] = partial(TrioWaiter, self)
         self.run_blocking: Callable[..., Awaitable[Any]] = trio.to_thread.run_sync
@@ -580,16 +598,38 @@ class TrioLoop:
         else:
             self._selector.unregister(sock)
 
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call back in each turn in which *fd* is readable; what that raises must be its own."""
+        self._selector.register(fd, READ, _Reader(callback))
+
+    def remove_reader(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
     # ------------------------------------------------------------------ for servers
 
     async def listen(
         self, connect: Callable[[], ConnectionPort], sockets: Sequence[socket.socket], backlog: int
-    ) -> list[TrioAcceptor]:
+    ) -> list[SocketAcceptor]:
         """Accept on listening *sockets*; each transport gets a connection from *connect*."""
+        tells = getattr(connect, "ends_by_closing", False)
+        acceptors = []
         for sock in sockets:
+            if tells and (unix := self._unix_sockets(sock)) is not None:
+                acceptors.append(unix.listen(connect, sock, backlog))
+                continue
             sock.setblocking(False)
             sock.listen(backlog)
-        return [TrioAcceptor(self, sock, connect) for sock in sockets]
+            acceptors.append(SocketAcceptor(self, sock, connect))
+        return acceptors
+
+    def _unix_sockets(self, sock: socket.socket) -> UnixSockets | None:
+        from omnicorn.transports import unix
+
+        if not unix.takes(sock):
+            return None
+        if self._unix is None:
+            self._unix = unix.UnixSockets(self)
+        return self._unix
 
     def attach(
         self, sock: socket.socket, port: ConnectionPort, peername: Any = None
@@ -649,6 +689,8 @@ class TrioLoop:
         for transport in tuple(self.connections):
             transport.abort()
             self._call(transport.lose)
+        if self._unix is not None:
+            self._call(self._unix.close)
         self._ready = []
         for grave in self._graves:
             grave.cancel()

@@ -584,7 +584,7 @@ def reset_on_close(sock: Any) -> None:
         with socket.socket(fileno=os.dup(sock.fileno())) as twin:
             twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
-        pass  # a unix socket knows no reset, a closed one needs none
+        pass  # a unix socket has no such option (but see `unix`), a closed one needs none
 
 
 def hold_back(sock: Any, on: bool) -> None:

@@ -68,6 +68,15 @@ async def big(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
+async def stream(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Pieces of no declared length, the last of them empty."""
+    await send({"type": "http.response.start", "status": 200})
+    for _ in range(int(scope["query_string"])):
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await native.sleep(0)
+    await send({"type": "http.response.body"})
+
+
 async def early(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """An answer that does not wait for the content."""
     await answer(send, b"no, thank you", 403)
@@ -78,10 +87,12 @@ async def error(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def cut(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """An error in the middle of the response."""
+    """An error in the middle of the response: after so many bytes, and at once or not."""
+    size, _, pause = scope["query_string"].decode().partition("&")
     await send({"type": "http.response.start", "status": 200})
-    await send({"type": "http.response.body", "body": b"x" * MIB, "more_body": True})
-    await native.sleep(0.2)  # until it is on its way
+    await send({"type": "http.response.body", "body": b"x" * int(size), "more_body": True})
+    if pause:
+        await native.sleep(0.2)  # until it is on its way
     raise RuntimeError("on purpose")
 
 
@@ -143,6 +154,7 @@ ROUTES = {
     "/404": status(404),
     "/digest": digest,
     "/big": big,
+    "/stream": stream,
     "/early": early,
     "/error": error,
     "/cut": cut,

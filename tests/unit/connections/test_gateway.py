@@ -210,6 +210,42 @@ def test_a_response_that_breaks_off_ends_in_a_reset(front: Open, sock: socket.so
     assert lingering(sock) == RESET
 
 
+def test_of_a_response_that_breaks_off_nothing_more_is_written(
+    front: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+        raise RuntimeError("on purpose")
+
+    line = front(app)
+
+    assert line.send(scgi_request()) == b""
+    assert line.peer.writes == []
+    assert line.gone
+
+
+@pytest.mark.parametrize("scheme", ["scgi", "uwsgi"])
+def test_a_transport_is_told_when_the_request_is_complete(front: Open, scheme: str) -> None:
+    line = front(scheme=scheme)
+    request = (scgi_request if scheme == "scgi" else uwsgi_request)(b"content")
+    line.run()
+    connection: Any = next(iter(line.service.connections))
+    assert connection.data_received(request[:9]) is False
+    assert connection.data_received(request[9:-1]) is False
+    assert connection.data_received(request[-1:]) is True
+
+
+def test_a_transport_may_ask_whether_an_end_has_to_tell_something(front: Open) -> None:
+    service = front().service
+    told = {
+        scheme: getattr(accept.gateway(service, scheme), "ends_by_closing", False)
+        for scheme in ("scgi", "uwsgi", "fastcgi")
+    }
+
+    assert told == {"scgi": True, "uwsgi": True, "fastcgi": False}
+
+
 def test_a_complete_response_asks_for_no_reset(front: Open, sock: socket.socket) -> None:
     line = front(hello, link={"extra": {"socket": sock}})
     line.send(scgi_request())
