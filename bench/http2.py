@@ -266,7 +266,10 @@ class Client:
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            piece = self._link.recv(size - len(data))
+            try:
+                piece = self._link.recv(size - len(data))
+            except ConnectionResetError:
+                piece = b""
             if not piece:
                 raise WrongAnswer("the connection ended without a GOAWAY")
             data += piece

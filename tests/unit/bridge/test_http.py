@@ -177,7 +177,7 @@ def test_calls_given_up_leave_nothing_behind(serve: Serve) -> None:
         served.exchange.receive().task.cancel()
         served.run()
 
-    assert waiters() == before
+    assert waiters() <= before
 
 
 def test_content_goes_to_one_of_two_callers_and_the_other_waits_on(

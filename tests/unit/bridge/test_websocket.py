@@ -994,7 +994,7 @@ def test_calls_given_up_leave_nothing_behind(serve: Serve) -> None:
         exchange.receive().task.cancel()
         served.run()
 
-    assert waiters() == before
+    assert waiters() <= before
 
 
 # ---------------------------------------------------------------- back-pressure: the peer waits

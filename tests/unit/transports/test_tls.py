@@ -767,7 +767,10 @@ def test_bytes_that_cannot_be_decrypted_end_the_connection() -> None:
 
     assert scene.port.calls == ["made", "lost"]
     assert isinstance(scene.port.error, ssl.SSLError)
-    assert scene.failures == [("debug", "TLS: decryption failed or bad record mac")]
+    assert scene.failures in (  # as the release of OpenSSL puts it
+        [("debug", "TLS: decryption failed or bad record mac")],
+        [("debug", "TLS: record layer failure")],
+    )
     assert alert(scene) == "SSLV3_ALERT_BAD_RECORD_MAC"
 
 
