@@ -236,6 +236,12 @@ def _context(settings: Settings, certfile: str, keyfile: str | None, option: str
     context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     # All that is offered is good: a telephone without AES hardware may prefer ChaCha20.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if settings.ciphers and settings.protocol_min == "tls1.3":
+        raise ConfigError(
+            "ssl_ciphers chooses among those of TLS 1.2, which ssl_protocol_min = 'tls1.3' turns "
+            "off: leave one of the two out",
+            "ssl_ciphers",
+        )
     try:
         context.set_ciphers(settings.ciphers or CIPHERS)
     except ssl.SSLError:

@@ -157,6 +157,12 @@ def test_ciphers_can_be_chosen(files: Path) -> None:
     assert cipher is not None and cipher[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 
+def test_ciphers_that_could_have_no_effect_are_refused(files: Path) -> None:
+    chosen = settings(files, ciphers="ECDHE-ECDSA-AES256-GCM-SHA384", protocol_min="tls1.3")
+    with pytest.raises(ConfigError, match="ssl_ciphers chooses among those of TLS 1.2"):
+        make_context(chosen)
+
+
 def test_the_client_chooses_among_ciphers(files: Path) -> None:
     context = make_context(settings(files))
     favourite = "ECDHE-ECDSA-CHACHA20-POLY1305"
