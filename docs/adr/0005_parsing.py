@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import httptools
 
 from omnicorn.protocols.http1 import RequestParser
-from omnicorn.protocols.http1.requests import SHORT
+from omnicorn.protocols.http1.requests import SHORT, Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,12 +70,17 @@ class Callbacks:
         self.keep_alive = parser.should_keep_alive()
 
 
-def omnicorn() -> Callable[[bytes], object]:
+def omnicorn(one_connection: bool) -> Callable[[bytes], object]:
     parser = RequestParser()
     known, parse = parser.heads.get, parser.parse
+    last: Head | None = None
 
     def one(block: bytes) -> object:  # as the engine asks: the whole head first, if it is short
-        return (known(block) if len(block) <= SHORT else None) or parse(block)
+        nonlocal last
+        head = (known(block) if len(block) <= SHORT else None) or parse(block, last)
+        if one_connection:
+            last = head
+        return head
 
     return one
 
@@ -86,13 +91,14 @@ def main(turns: int = 400, heads: int = 200) -> None:
     def fresh() -> bytes:
         return BROWSER % (next(number), next(number))
 
-    cases: list[tuple[str, Callable[[], bytes]]] = [
-        ("a short head, repeated", lambda: CURL),
-        ("browser, 12 fields, repeated", lambda: BROWSER % (1, 1)),
-        ("browser, 2 of 12 fields new", fresh),
+    cases: list[tuple[str, Callable[[], bytes], bool]] = [
+        ("a short head, repeated", lambda: CURL, True),
+        ("browser, 12 fields, repeated", lambda: BROWSER % (1, 1), True),
+        ("browser, 2 of 12 fields new", fresh, True),
+        ("the same, a connection each", fresh, False),
     ]
-    for name, make in cases:
-        sides = (omnicorn(), Callbacks().parser.feed_data)
+    for name, make, one_connection in cases:
+        sides = (omnicorn(one_connection), Callbacks().parser.feed_data)
         spent: list[list[float]] = [[], []]
         for _ in range(turns):
             blocks = [make() for _ in range(heads)]

@@ -51,7 +51,7 @@ def list_tokens(value: bytes) -> list[bytes]:
 
 
 _strip = bytes.strip  # its white space is SP, HTAB, and bytes that are illegal in a value
-_FLAWS = bytes(0 if match_value(bytes((byte,))) else 128 for byte in range(256))
+VALUE_FLAWS = bytes(0 if match_value(bytes((byte,))) else 128 for byte in range(256))
 
 
 def are_values(values: list[bytes]) -> bool:
@@ -61,7 +61,7 @@ def are_values(values: list[bytes]) -> bool:
         TypeError: One is not of bytes.
     """
     # Legal bytes stay legal side by side; a table is faster than a regular expression.
-    return list(map(_strip, values)) == values and b"".join(values).translate(_FLAWS).isascii()
+    return list(map(_strip, values)) == values and b"".join(values).translate(VALUE_FLAWS).isascii()
 
 
 def check_pair(pair: Any) -> tuple[bytes, bytes]:

@@ -10,7 +10,8 @@ Rules of this file:
    if they are short, and from the second time on: long ones hold cookies and trace
    numbers, never come twice, and would cost a hash each and displace the others.
 3. Such a one is mostly the connection's head before with other values in a few lines. Where
-   none of those decides how the request is read, the rest is taken over and not judged again.
+   none of those decides how the request is read, the rest is taken over and not judged again:
+   which lines differ is learned once (`_Shape`), and then no line is even looked for.
 4. Everything a server may reject and request smuggling needs is rejected
    (RFC 9112 §2.2, §3, §5, §6, §11.2); nothing is repaired.
 """
@@ -20,9 +21,17 @@ from __future__ import annotations
 import re
 from itertools import compress
 from operator import ne
+from struct import Struct
 
 from omnicorn.errors import LimitExceeded, RemoteProtocolError
-from omnicorn.http.fields import TCHAR, is_host, list_tokens, match_token, match_value
+from omnicorn.http.fields import (
+    TCHAR,
+    VALUE_FLAWS,
+    is_host,
+    list_tokens,
+    match_token,
+    match_value,
+)
 from omnicorn.http.limits import Limits
 from omnicorn.http.memo import Memo
 from omnicorn.http.target import decode_path, match_target, parse_target
@@ -43,6 +52,8 @@ SHORT = 512
 
 _SIMILAR = 2048  # bytes up to which a head is kept for the next one of its connection
 
+_VOLATILE = 8  # lines in which like heads may differ
+
 _ROOM = 256  # lines of one name that may be remembered ...
 _PATIENCE = 65536  # ... and unknown ones after which as many may be again
 
@@ -55,6 +66,7 @@ _DECISIVE = frozenset(
 _KNOWN, _CLOSE, _KEEP_ALIVE, _UPGRADE = 1, 2, 4, 8
 
 _Pair = tuple[bytes, bytes]
+_Place = tuple[int, int, bytes]
 _Line = tuple[str, str, bytes, bytes, bytes | None, bool]
 
 
@@ -69,6 +81,7 @@ class Head(RequestHead):
         http10: The request's version is 1.0.
         head_only: The method is HEAD: the response has no content.
         lines: Its lines, where the connection's next head may be compared with it; else None.
+        shape: What it has in common with the one before, in the place of its lines; else None.
     """
 
     __slots__ = (
@@ -79,6 +92,7 @@ class Head(RequestHead):
         "keep_alive",
         "length",
         "lines",
+        "shape",
     )
 
     framing: int
@@ -88,6 +102,7 @@ class Head(RequestHead):
     http10: bool
     head_only: bool
     lines: list[bytes] | None
+    shape: _Shape | None
 
 
 class _Name:
@@ -103,6 +118,43 @@ class _Name:
     def __init__(self, lower: bytes) -> None:
         self.lower = lower
         self.room = _ROOM
+
+
+class _Shape:
+    """What heads of one connection have in common: their bytes around the values that differ.
+
+    Attributes:
+        fixed: Those bytes; between two of them stands a value. A legal value holds no CR, so
+            what fits has exactly the lines that were judged, and legal values anew.
+        line: The first value is the request line.
+        values: Of each other: its place among the pieces and among the headers, and its name.
+        layout: Takes a head whose values are as long as those of the last to pieces, much faster
+            than a search. None at first: many a shape is not seen again.
+    """
+
+    __slots__ = ("fixed", "layout", "line", "values")
+
+    def __init__(
+        self,
+        fixed: tuple[bytes, ...],
+        line: bool,
+        values: tuple[_Place, ...],
+        layout: Struct | None = None,
+    ) -> None:
+        self.fixed = fixed
+        self.line = line
+        self.values = values
+        self.layout = layout
+
+    def lines(self) -> list[bytes]:
+        """The lines, those that differ unlike every line there can be."""
+        lines = b"".join(self.fixed).split(b"\r\n")
+        del lines[-2:]
+        if self.line:
+            lines[0] = b"\r\n"
+        for _, index, _ in self.values:
+            lines[index + 1] += b"\r\n"
+        return lines
 
 
 class RequestParser:
@@ -148,28 +200,35 @@ class RequestParser:
             LimitExceeded: 414 or 431.
             RemoteProtocolError: 400, or what else answers the request.
         """
-        lines = block.split(b"\r\n")
-        del lines[-2:]
+        head = None
         try:
-            head = None
-            if before is not None and before.lines is not None:
-                head = self._like(before, before.lines, lines)
+            shape = None if before is None else before.shape
+            if before is not None and shape is not None:
+                head = self._like(block, before, shape)
             if head is None:
-                head = self._parse_lines(lines)
+                lines = block.split(b"\r\n")
+                del lines[-2:]
+                if before is not None and len(lines) == len(before.headers) + 1:
+                    old = before.lines if shape is None else shape.lines()
+                    learned = _learn(lines, old, before) if old else None
+                    if learned is not None:
+                        head = self._like(block, before, *learned)
+                if head is None:
+                    head = self._parse_lines(lines)
         except RemoteProtocolError:
-            if b"" in lines:
+            if b"" in block.split(b"\r\n")[:-2]:
                 return None
             # The same question, and in the same order, as while the head is incomplete.
             self._check_bare_lf(block, 0)
             raise
         size = len(block)
         if size > _SIMILAR:
-            head.lines = None
+            head.lines = head.shape = None
         elif size <= SHORT:
             mark = hash(block)
             if mark in self._seen:
                 self._seen.discard(mark)
-                head.lines = None
+                head.lines = head.shape = None
                 self.heads.remember(block, head, size)
             else:
                 if len(self._seen) >= 4096:
@@ -261,6 +320,7 @@ class RequestParser:
         if b"expect" in fields:
             self._expect(head)
         head.lines = lines if single and authority is None else None
+        head.shape = None
         head.template = None
         head.environ = None
         head.trailers = (
@@ -281,33 +341,47 @@ class RequestParser:
                 head.upgrade = b", ".join(_all_tokens(headers, b"upgrade")) or None
         return head
 
-    def _like(self, before: Head, old: list[bytes], lines: list[bytes]) -> Head | None:
-        """A head of *lines*, from that of the *old* ones; None if too much differs."""
-        if len(lines) != len(old):
-            return None
-        method, path, raw_path, query = before.method, before.path, before.raw_path, before.query
-        template = before.template
+    def _like(
+        self, block: bytes, before: Head, shape: _Shape, pieces: tuple[bytes, ...] | None = None
+    ) -> Head | None:
+        """The head of *block*, from the one before; None if *shape* is not its shape.
+
+        Nor is it where a value may be illegal: parsed in full, it is refused by what it holds.
+        *pieces* are those of the block, where they are known.
+        """
+        if pieces is None:
+            layout = shape.layout
+            if layout is not None and layout.size == len(block):
+                pieces = layout.unpack(block)
+            if pieces is None or pieces[::2] != shape.fixed:
+                layout = _fit(shape.fixed, block)
+                if layout is None:
+                    return None
+                shape = _Shape(shape.fixed, shape.line, shape.values, layout)
+                pieces = layout.unpack(block)
+        if shape.line:
+            line = pieces[1]
+            parsed = self._request_lines.get(line)
+            if parsed is None:
+                if b"\r" in line:  # cut in the wrong place, or to be refused in full
+                    return None
+                parsed = self._parse_request_line(line)
+            method, path, raw_path, query, authority, http10 = parsed
+            if authority is not None or http10 is not before.http10:
+                return None
+            template = None
+        else:
+            method, path = before.method, before.path
+            raw_path, query = before.raw_path, before.query
+            template = before.template
         headers = [*before.headers]
         fields = before.fields.copy()
-        for index in compress(range(len(lines)), map(ne, lines, old)):
-            line = lines[index]
-            if index:
-                name = headers[index - 1][0]
-                size = len(name) + 1  # with the colon
-                if name in _DECISIVE or line[:size] != old[index][:size]:
-                    return None
-                value = line[size:]
-                if match_value(value) is None:
-                    raise RemoteProtocolError(_explain_field_line(line))
-                value = value.strip(b" \t")
-                headers[index - 1] = (name, value)
-                fields[name] = value
-            else:
-                parsed = self._request_lines.get(line) or self._parse_request_line(line)
-                method, path, raw_path, query, authority, http10 = parsed
-                if authority is not None or http10 is not before.http10:
-                    return None
-                template = None
+        for at, index, name in shape.values:
+            value = pieces[at]
+            if not value.translate(VALUE_FLAWS).isascii():
+                return None
+            fields[name] = value = value.strip()
+            headers[index] = (name, value)
         head = Head()
         head.method = method
         head.version = before.version
@@ -323,7 +397,8 @@ class RequestParser:
         head.length = before.length
         head.has_body = before.has_body
         head.expects_continue = before.expects_continue
-        head.lines = lines
+        head.lines = None
+        head.shape = shape
         head.template = template
         head.environ = None
         head.trailers = before.trailers
@@ -418,6 +493,49 @@ class RequestParser:
             if head.fields[b"expect"].lower() != b"100-continue":
                 raise RemoteProtocolError("the only expectation understood is 100-continue", 417)
             head.expects_continue = head.has_body
+
+
+def _learn(
+    lines: list[bytes], old: list[bytes], before: Head
+) -> tuple[_Shape, tuple[bytes, ...]] | None:
+    """What *lines* and as many *old* ones have in common, and the pieces; None if too little."""
+    changed = [*compress(range(len(lines)), map(ne, lines, old))]
+    if len(changed) > _VOLATILE:
+        return None
+    stubs = lines.copy()
+    places: list[_Place] = []
+    pieces: list[bytes] = []
+    for index in changed:
+        line = lines[index]
+        size = 0
+        if index:
+            name = before.headers[index - 1][0]
+            size = len(name) + 1  # with the colon
+            if name in _DECISIVE or line[:size] != old[index][:size]:
+                return None
+            if line[size : size + 1] == b" ":
+                size += 1
+            places.append((len(pieces) + 1, index - 1, name))
+        stubs[index] = line[:size] + b"\0"  # which no judged line holds
+        pieces += (b"", line[size:])
+    fixed = b"\r\n".join([*stubs, b"", b""]).split(b"\0")
+    return _Shape(tuple(fixed), changed[:1] == [0], tuple(places)), tuple(pieces)
+
+
+def _fit(fixed: tuple[bytes, ...], block: bytes) -> Struct | None:
+    """How *block* is laid out around what is *fixed*; None if it holds something else."""
+    sizes: list[int] = []
+    end = 0
+    for piece in fixed:
+        if not block.startswith(piece, end):
+            return None
+        start = end + len(piece)
+        end = block.find(b"\r", start)
+        sizes += (len(piece), end - start)
+    if start != len(block):
+        return None
+    del sizes[-1]  # nothing follows the last
+    return Struct("%ds" * len(sizes) % tuple(sizes))
 
 
 def _count(headers: list[_Pair] | tuple[_Pair, ...], name: bytes) -> int:
