@@ -148,7 +148,7 @@ class Front:
         self.name = name
         self._upstream = upstream
         self.folder = upstream.folder / name
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)  # where a program is missing, every test comes by
         self.ports = {route: free_port() for route in ROUTES if route.front == name}
         start = getattr(self, f"_{name.lower()}")
         self.process = serve.run(start(), cwd=self.folder)
