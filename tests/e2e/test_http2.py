@@ -1068,6 +1068,7 @@ def test_a_rapid_reset_script_ends_in_goaway(
 ) -> None:
     """As the attack of 2023 did it: every request is begun, and taken back at once."""
     seen = len(server.matching("rapid reset"))
+    others = len(server.matching("^watching$")) - len(server.matching("^send raised"))
     with Peer(server.connect().sock) as peer, server.connect() as wire:
         assert peer.get("/").body == b"hello"
         wire.send(GO)
@@ -1084,7 +1085,7 @@ def test_a_rapid_reset_script_ends_in_goaway(
         assert int.from_bytes(goaway.payload[4:8], "big") == ErrorCodes.ENHANCE_YOUR_CALM
         assert wire.rest() == b""
         server.wait_for(r"rapid reset \(CVE-2023-44487\)", seen + 1)
-        begun = len(server.matching("^watching$"))
+        begun = len(server.matching("^watching$")) - others
         eventually(lambda: len(server.matching("^send raised")) >= begun, "all have ended")
         assert peer.get("/").body == b"hello"
 
