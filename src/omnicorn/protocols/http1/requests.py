@@ -85,6 +85,7 @@ class Head(RequestHead):
     """
 
     __slots__ = (
+        "_fields",
         "expects_continue",
         "framing",
         "head_only",
@@ -103,6 +104,15 @@ class Head(RequestHead):
     head_only: bool
     lines: list[bytes] | None
     shape: _Shape | None
+    _fields: dict[bytes, bytes] | None
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:  # type: ignore[override]  # made when it is asked for
+        """See `RequestHead`."""
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = dict(self.headers)
+        return fields
 
 
 class _Name:
@@ -307,7 +317,7 @@ class RequestParser:
         head.raw_path = raw_path
         head.query = query
         head.headers = tuple(headers)
-        head.fields = fields
+        head._fields = fields
         head.http10 = http10
         head.head_only = method == "HEAD"
         head.upgrade = None
@@ -375,13 +385,11 @@ class RequestParser:
             raw_path, query = before.raw_path, before.query
             template = before.template
         headers = [*before.headers]
-        fields = before.fields.copy()
         for at, index, name in shape.values:
             value = pieces[at]
             if not value.translate(VALUE_FLAWS).isascii():
                 return None
-            fields[name] = value = value.strip()
-            headers[index] = (name, value)
+            headers[index] = (name, value.strip())
         head = Head()
         head.method = method
         head.version = before.version
@@ -389,7 +397,7 @@ class RequestParser:
         head.raw_path = raw_path
         head.query = query
         head.headers = tuple(headers)
-        head.fields = fields
+        head._fields = None
         head.http10 = before.http10
         head.head_only = method == "HEAD"
         head.upgrade = before.upgrade

@@ -15,6 +15,7 @@ from omnicorn.protocols.http1 import RequestParser
 from omnicorn.protocols.http1.requests import Head
 
 LIMITS = Limits(body=30, fields=8)
+MEMORY = ("_fields", "lines", "shape")  # what a head remembers, and does not say
 FIRST = [
     "POST /a?b HTTP/1.1",
     "Host: a",
@@ -32,7 +33,7 @@ def block_of(lines: list[str]) -> bytes:
 def told(head: Head | None) -> Any:
     """All a head says."""
     slots = [slot for kind in Head.__mro__ for slot in getattr(kind, "__slots__", ())]
-    return head and {slot: getattr(head, slot) for slot in slots if slot not in ("lines", "shape")}
+    return head and {slot: getattr(head, slot) for slot in slots if slot not in MEMORY}
 
 
 def outcome(parser: RequestParser, block: bytes, before: Head | None) -> tuple[Any, Head | None]:
