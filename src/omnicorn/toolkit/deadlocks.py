@@ -13,15 +13,15 @@ What this file alone decides: when such a cycle is proven, and which of its call
 3. The call that waits for the thread fails with a RuntimeError naming both sides; each loop fails
    calls of its own. Waits that do not show whom they wait for prove nothing: events, locks,
    channels, semaphores; threads of others (``trio.to_thread``, ``asyncio.to_thread``, executors,
-   also anyio's portals); ``asyncio.wait`` and ``wait_for``. trio's tasks cannot be awaited as such:
-   one that waits for another by a ``trio.Event`` is not seen.
-4. A nursery or task group waits in vain only when all its tasks do: one that goes on, or waits for
-   an event, might cancel the others, as the winner of a race does. What those outside of the
-   cycle might cancel is not considered.
-5. Who gives up by itself is in no deadlock: a chain with a task that has a deadline of trio
-   (``move_on_after``, ``fail_after``) proves nothing; it ends by that deadline. A deadline of who
-   waits for the thread from outside, as for the whole request, is none of the chain and does not
-   count: the error comes first, and says more. Nor do timeouts of asyncio, which nobody can see.
+   also anyio's portals); ``asyncio.wait``. trio's tasks cannot be awaited as such: one that waits
+   for another by a ``trio.Event`` is not seen.
+4. A nursery, a task group or ``asyncio.gather`` waits in vain only when all its tasks do: one that
+   goes on, or waits for an event, might cancel the others, as the winner of a race does, or end
+   the waiting by an error. What those outside of the cycle might cancel is not considered.
+5. Who gives up by itself is in no deadlock: a chain with a deadline (``asyncio.timeout``,
+   ``wait_for``, ``move_on_after``, ``fail_after``, ``result(timeout)``) proves nothing; it ends by
+   that deadline. A deadline of who waits for the thread from outside, as for the whole request, is
+   none of the chain and does not count: the error comes first, and says more.
 6. trio tells publicly of its tasks and for which call they wait, but not that one waits at the end
    of its nursery, which deadlines it has and who serves a ``from_thread.run``. If a later trio
    has that elsewhere, nothing is proven. Nor is it by a clock that does not show real time.
@@ -31,12 +31,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import math
 import sys
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from omnicorn.toolkit.libraries import Bridge, Call, TrioCall
+from omnicorn.toolkit.timeout import timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +50,8 @@ __all__ = ["PERIOD", "watch"]
 
 PERIOD: Final = 0.1
 """Seconds between two looks at a thread."""
+
+_referents: Final = gc.get_referents
 
 _RESULT: Final = concurrent.futures.Future.result.__code__
 _FRAMES: Final = 4  # as many lie above `Future.result` in a thread that waits in it
@@ -138,7 +143,7 @@ def _stuck(job: Job) -> dict[int, tuple[Any, list[Any]]]:
             key
             for key, (one, others) in waits.items()
             if not others
-            or not (all if _is_task(one) else any)(id(other) in waits for other in others)
+            or not (any if isinstance(one, Call) else all)(id(other) in waits for other in others)
         ]
         if not free:
             return waits
@@ -154,9 +159,11 @@ def _waits_for(one: Any) -> Iterable[Any]:
     if isinstance(one, Call):
         if one.done:  # in another loop, whose task is about to go on
             return ()
+        thread = one.worker
+        running = None if thread is None else thread.current
         if one.started:
-            return [*one.inner, *_blocking(one.worker)]
-        running = None if one.worker is None else one.worker.current
+            # Not if it has ended, and its thread does something else by now.
+            return [*one.inner, *(_blocking(thread) if running is one else ())]
         return () if running is None else (running,)
     if isinstance(one, Bridge):
         return () if one.task is None else (one.task,)
@@ -169,7 +176,9 @@ def _waits_for(one: Any) -> Iterable[Any]:
             return (call,)
         nurseries = one.child_nurseries
         return nurseries[-1].child_tasks if nurseries and _at_its_end(nurseries[-1]) else ()
-    return getattr(one, "_children", ())  # what gather() made
+    # What gather() made. One of its futures that fails ends the waiting for the others.
+    children = getattr(one, "_children", ())
+    return () if children and one.done() else [child for child in children if not child.done()]
 
 
 # --------------------------------------------------------------------------- tasks
@@ -194,14 +203,44 @@ def _at_its_end(nursery: Any) -> Any:
 
 
 def _gives_up(task: Any) -> bool:
-    """Whether `task` has a deadline of trio."""
-    status = None if isinstance(task, asyncio.Task) else task._cancel_status
+    """Whether `task` has a deadline."""
+    if isinstance(task, asyncio.Task):
+        return any(map(_is_deadline, _held(task)))
+    status = task._cancel_status
     while status is not None:
         scope = status._scope
         if scope.deadline != math.inf:
             return True
         status = None if scope.shield else status.parent
     return False
+
+
+def _held(task: asyncio.Task[Any]) -> Iterable[Any]:
+    """The context managers in which the coroutines of `task` are.
+
+    A frame holds their exits on its stack, which it shows the garbage collector.
+    """
+    coroutine: Any = task.get_coro()
+    while coroutine is not None:
+        stack = _referents(coroutine)
+        while stack:
+            held = stack.pop()
+            held = getattr(held, "__self__", held)  # from 3.14 on not bound
+            if isinstance(held, (_GeneratorContextManager, _AsyncGeneratorContextManager)):
+                stack += _referents(held.gen)
+            else:
+                yield held
+        coroutine = getattr(coroutine, "cr_await", None)
+
+
+def _is_deadline(held: Any) -> bool:
+    if isinstance(held, asyncio.Timeout):
+        return held.when() is not None
+    if isinstance(held, timeout):
+        return held.remaining is not None
+    # anyio's scope, or its group's.
+    deadline = getattr(getattr(held, "cancel_scope", held), "deadline", None)
+    return isinstance(deadline, (int, float)) and deadline != math.inf
 
 
 # --------------------------------------------------------------------------- threads
@@ -214,7 +253,9 @@ def _blocking(thread: Any) -> list[Any]:
         if frame is None:
             break
         if frame.f_code is _RESULT:
-            return _source(frame.f_locals.get("self"))
+            # With a timeout it goes on by itself.
+            locals_ = frame.f_locals
+            return _source(locals_.get("self")) if locals_.get("timeout") is None else []
         if frame.f_code.co_name == "_send_message_to_trio":
             return _server(frame.f_locals["message_to_trio"], frame.f_locals["trio_token"])
         frame = frame.f_back
@@ -225,6 +266,8 @@ def _source(future: Any) -> list[Any]:
     # asyncio chains the two futures with closures, which hold them.
     found = []
     for callback in tuple(getattr(future, "_done_callbacks", ())):
+        if getattr(callback, "__module__", None) != "asyncio.futures":
+            continue  # somebody's, which may hold any task
         for cell in getattr(callback, "__closure__", None) or ():
             try:
                 content = cell.cell_contents

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from omnicorn.toolkit.hops import Borrowed, Hop, state
-from omnicorn.toolkit.local import adopt
+from omnicorn.toolkit.local import adopt, forget_loop
 from omnicorn.toolkit.threads import Job
 
 if TYPE_CHECKING:
@@ -663,6 +663,8 @@ class LoopJob(Job):
                     shut_down(loop)
                 finally:
                     del self._loops[loop]
+                    if self.worker.shared:
+                        forget_loop()
         except BaseException as error:
             bridge.abort(error)
 

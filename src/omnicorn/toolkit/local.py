@@ -6,7 +6,7 @@ neither sees the other's later writes. That holds without a lock, with or withou
 
 1. A page belongs to one thread and is blank in any other. A Context may reach a foreign thread
    (``Context.run``, ``asyncio.to_thread``, threads that inherit it in Python 3.14), and data must
-   not come along. A bridge, which moves a task on purpose, calls `adopt` where it arrives: one
+   not come along. A bridge, which moves a task on purpose, calls `adopt` where it arrives, and where sync code enters it: one
    context variable to look at, however many Locals there are.
 2. A page does not keep a Local alive. Keys know their Local weakly; its death ends an epoch, and
    the next write leaves the dead out of a page from an earlier epoch. The current page loses them
@@ -26,12 +26,12 @@ from asyncio import _get_running_loop
 from contextvars import ContextVar
 from threading import RLock, local
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
-from weakref import ref
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Local", "adopt"]
+__all__ = ["Local", "adopt", "forget_loop"]
 
 PROPERTIES: Final = 500
 """Attribute names, of all Locals, that get a property. It is never taken back."""
@@ -284,7 +284,14 @@ def _loop_values(self: _ThreadCriticalLocal) -> _DefaultLocal:
         values = self._local_loop.values
     except AttributeError:
         values = self._local_loop.values = Local()  # type: ignore[assignment]
+        _thread.__dict__.setdefault("looped", WeakSet()).add(self._local_loop)
     return values
+
+
+def forget_loop() -> None:
+    """A loop has ended whose thread goes on: what critical Locals had in it was the loop's."""
+    for values in tuple(_thread.__dict__.pop("looped", ())):
+        values.__dict__.clear()
 
 
 def _critical_reader(name: str) -> Callable[[_ThreadCriticalLocal], Any]:

@@ -48,7 +48,7 @@ from omnicorn.toolkit.libraries import (
     released,
     shut_down,
 )
-from omnicorn.toolkit.local import Local
+from omnicorn.toolkit.local import Local, adopt
 from omnicorn.toolkit.threads import (
     Job,
     StickyExecutor,
@@ -449,6 +449,7 @@ class AsyncToSync(Generic[P, R]):
         self, executor: CurrentThreadExecutor, context: Context, args: Any, kwargs: Any
     ) -> tuple[Any, object]:
         __traceback_hide__ = True
+        adopt()  # first: what the Context has brought from another thread would be lost by writing
         self.executors.current = executor
         before = state(context)
         awaitable = self.awaitable(*args, **kwargs)

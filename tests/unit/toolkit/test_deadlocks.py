@@ -646,7 +646,7 @@ def test_a_deadline_of_another_loop_s_task_counts_as_well(looks: Looks) -> None:
             loop = asyncio.get_running_loop()
 
             def work() -> Any:
-                return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+                return asyncio.run_coroutine_threadsafe(ident(), loop).result()
 
             async def later() -> None:
                 await looks.several()
@@ -792,7 +792,7 @@ def test_a_cycle_from_trio_through_asyncio_is_found() -> None:
             assert ready.wait(WAIT)
 
             def work() -> Any:
-                return asyncio.run_coroutine_threadsafe(ident(), loops[0]).result(WAIT)
+                return asyncio.run_coroutine_threadsafe(ident(), loops[0]).result()
 
             text = await failure(sync_to_async(work))
             assert "deadlock" in text
@@ -809,7 +809,7 @@ def test_a_cycle_through_both_and_two_threads_is_found() -> None:
             loop = asyncio.get_running_loop()
 
             def back() -> Any:
-                return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+                return asyncio.run_coroutine_threadsafe(ident(), loop).result()
 
             async def inner() -> None:
                 await sync_to_async(lambda: async_to_sync(there)(), thread_sensitive=False)()
@@ -909,7 +909,7 @@ def test_a_blocking_run_coroutine_threadsafe_is_a_deadlock_that_is_found() -> No
         loop = asyncio.get_running_loop()
 
         def work() -> int:
-            return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+            return asyncio.run_coroutine_threadsafe(ident(), loop).result()
 
         with pytest.raises(RuntimeError, match=r"deadlock: sync_to_async\(get_ident\) waits"):
             await sync_to_async(work)()
@@ -939,7 +939,7 @@ def test_waiting_for_another_coroutine_is_no_deadlock() -> None:
 
         def work() -> Future[int]:
             future = asyncio.run_coroutine_threadsafe(ident(), loop)
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.3), loop).result(WAIT)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.3), loop).result()
             return future
 
         future = await sync_to_async(work)()
@@ -1010,7 +1010,7 @@ def test_callbacks_of_others_are_no_hindrance_to_a_proof() -> None:
         def work() -> int:
             future = asyncio.run_coroutine_threadsafe(ident(), loop)
             future.add_done_callback(with_an_empty_cell(False))
-            return future.result(WAIT)
+            return future.result()
 
         with pytest.raises(RuntimeError, match="deadlock"):
             await sync_to_async(work)()
@@ -1047,7 +1047,7 @@ def test_a_call_of_another_loop_is_left_to_that(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(deadlocks, "PERIOD", WAIT)
 
         def work() -> int:
-            return asyncio.run_coroutine_threadsafe(ident(), loop).result(WAIT)
+            return asyncio.run_coroutine_threadsafe(ident(), loop).result()
 
         busy = asyncio.create_task(sync_to_async(work)())
         victim = None
@@ -1072,5 +1072,154 @@ def test_a_call_that_has_ended_waits_for_nothing() -> None:
         assert len([*deadlocks._waits_for(call)]) == 1
         call.done = True
         assert [*deadlocks._waits_for(call)] == []
+
+    run(main())
+
+
+SOON = 0.2
+"""Seconds after which a program gives up by itself; many looks."""
+
+
+async def waits_for_long() -> str:
+    try:
+        async with asyncio.timeout(SOON):
+            return str(await ident())
+    except TimeoutError:
+        return "given up"
+
+
+async def waits_for_long_as_wait_for_does() -> str:
+    try:
+        if sys.version_info < (3, 12):
+            return await waits_for_long()
+        return str(await asyncio.wait_for(ident(), SOON))
+    except TimeoutError:
+        return "given up"
+
+
+async def waits_in_a_scope_of_anyio() -> str:
+    with anyio.move_on_after(SOON):
+        return str(await ident())
+    return "given up"
+
+
+async def fails_after_a_while() -> str:
+    try:
+        with anyio.fail_after(SOON):
+            return str(await ident())
+    except TimeoutError:
+        return "given up"
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        waits_for_long,
+        waits_for_long_as_wait_for_does,
+        waits_in_a_scope_of_anyio,
+        fails_after_a_while,
+    ],
+)
+def test_a_timeout_of_asyncio_that_ends_the_cycle_is_no_deadlock(
+    looks: Looks, inner: Callable[[], Coroutine[Any, Any, str]]
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> str:
+            return asyncio.run_coroutine_threadsafe(inner(), loop).result()
+
+        assert await sync_to_async(work)() == "given up"
+        assert looks
+        assert not any(looks)
+
+    run(main())
+
+
+def test_a_timeout_that_has_no_end_hides_no_deadlock() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def inner() -> int:
+            async with asyncio.timeout(None):
+                return await ident()
+
+        def work() -> int:
+            return asyncio.run_coroutine_threadsafe(inner(), loop).result()
+
+        with pytest.raises(RuntimeError, match="deadlock"):
+            await sync_to_async(work)()
+
+    run(main())
+
+
+def test_a_thread_that_waits_with_a_timeout_is_no_deadlock(looks: Looks) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        futures: list[Future[int]] = []
+
+        def work() -> str:
+            futures.append(asyncio.run_coroutine_threadsafe(ident(), loop))
+            try:
+                return str(futures[0].result(SOON))
+            except TimeoutError:
+                return "given up"
+
+        assert await sync_to_async(work)() == "given up"
+        assert await asyncio.wrap_future(futures[0]) == await ident()
+        assert looks
+        assert not any(looks)
+
+    run(main())
+
+
+def test_gather_ends_by_the_error_of_one_that_goes_on(looks: Looks) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[int]] = []
+
+        async def fail() -> None:
+            await looks.several()
+            raise ValueError("the other one")
+
+        async def inner() -> None:
+            tasks.append(asyncio.create_task(ident()))
+            await asyncio.gather(tasks[0], fail())
+
+        def work() -> None:
+            asyncio.run_coroutine_threadsafe(inner(), loop).result()
+
+        with pytest.raises(ValueError, match="the other one"):
+            await sync_to_async(work)()
+        assert await tasks[0] == await ident()
+
+    run(main())
+
+
+def test_a_task_in_a_callback_of_others_is_not_what_a_thread_waits_for(looks: Looks) -> None:
+    async def main() -> None:
+        go = threading.Event()
+        begun = asyncio.Event()
+
+        async def call() -> int:
+            await begun.wait()
+            return await ident()
+
+        task = asyncio.create_task(call())
+
+        def work() -> None:
+            with ThreadPoolExecutor(1) as executor:
+                future = executor.submit(go.wait, WAIT)
+                future.add_done_callback(lambda _: task.get_name())
+                future.result()
+
+        busy = asyncio.create_task(sync_to_async(work)())
+        while not (the_thread() and the_thread().current):
+            await asyncio.sleep(0)
+        begun.set()
+        await looks.several()
+        go.set()
+        await busy
+        assert await task == await ident()
 
     run(main())

@@ -412,6 +412,33 @@ def test_a_critical_local_crosses_no_bridge() -> None:
     assert local.foo == "thread"
 
 
+def test_async_to_sync_carries_on_what_its_context_has_brought_from_another_thread() -> None:
+    local = Local()
+
+    async def read() -> str:
+        value: str = local.foo
+        return value
+
+    async def main() -> str:
+        local.foo = "task"
+        return await asyncio.to_thread(async_to_sync(read))
+
+    assert asyncio.run(main()) == "task"
+
+
+def test_a_critical_local_of_one_top_level_call_is_not_seen_by_the_next() -> None:
+    local = Local(True)
+
+    async def write() -> None:
+        local.foo = "first"
+
+    async def read() -> bool:
+        return hasattr(local, "foo")
+
+    async_to_sync(write)()
+    assert not async_to_sync(read)()  # in the same worker, as it is free again
+
+
 def test_sync_code_of_a_bridge_sets_a_critical_local_for_its_whole_thread() -> None:
     critical, default = Local(True), Local()
     thread = threading.current_thread()
