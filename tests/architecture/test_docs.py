@@ -171,6 +171,23 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
     assert named == [f"`{name}`" for name in OPTIONS]
 
 
+FLAGS_OF_OTHERS = {
+    "docs/conformance.md": {"--python2", "--source"},
+    "docs/guide/embedding.md": {
+        *("--noreload", "--noasgi"),  # Django's runserver
+        *("--tcp", "--unix-socket", "--base-uri", "--logging", "--systemd", "--adapter"),  # aioscgi
+    },
+}
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_flags_that_are_named_exist(page: str) -> None:
+    known = {"--flag", "--no-flag", *FLAGS_OF_OTHERS.get(page, ())}
+    known.update(flag for row in OPTIONS.values() for flag in flags_of(row))
+    known.update(flag for flags, _, _ in COMMANDS for flag in flags)
+    assert set(re.findall(r"`(--[a-z0-9-]+)", text(page))) <= known
+
+
 def test_every_command_is_documented() -> None:
     table = rows("docs/configuration.md", "### Commands")
     told = {flag.split()[0] for row in table for flag in code(row[0])}

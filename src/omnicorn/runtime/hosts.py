@@ -35,6 +35,9 @@ class Host(Loop, Protocol):
     ) -> Sequence[Acceptor]:
         """Accept on *sockets*; each transport gets a connection from *connect*."""
 
+    def release(self) -> None:
+        """A server is over: keep nothing that has outlived its connections."""
+
     async def outlast(self, waiter: Any, on_cancel: Callable[[], object]) -> None:
         """Await *waiter* to its end, also when the caller is cancelled: each time that happens
         *on_cancel* is called, and the cancellation goes on in the end."""

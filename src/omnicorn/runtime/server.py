@@ -440,6 +440,8 @@ class Server:
                 service.deadlines.close()
                 if service.wsgi is not None:
                     service.wsgi.threads.stop()
+            if self._host is not None:
+                self._host.release()
             self._close_log()
 
     def _close_listeners(self) -> None:

@@ -6,8 +6,8 @@ neither sees the other's later writes. That holds without a lock, with or withou
 
 1. A page belongs to one thread and is blank in any other. A Context may reach a foreign thread
    (``Context.run``, ``asyncio.to_thread``, threads that inherit it in Python 3.14), and data must
-   not come along. A bridge, which moves a task on purpose, calls `adopt` where it arrives, and where sync code enters it: one
-   context variable to look at, however many Locals there are.
+   not come along. A bridge, which moves a task on purpose, calls `adopt` where sync code enters it
+   and where it arrives: one context variable to look at, however many Locals there are.
 2. A page does not keep a Local alive. Keys know their Local weakly; its death ends an epoch, and
    the next write leaves the dead out of a page from an earlier epoch. The current page loses them
    at once.

@@ -137,6 +137,11 @@ class AsyncioLoop:
         finally:
             cancelled = None  # its traceback holds this frame
 
+    def release(self) -> None:
+        """See `Host`."""
+        if self._unix is not None:
+            self._unix.forsake()
+
     def _unix_sockets(self, sock: socket.socket) -> UnixSockets | None:
         from omnicorn.transports import unix
 

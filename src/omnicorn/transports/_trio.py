@@ -622,6 +622,11 @@ class TrioLoop:
             acceptors.append(SocketAcceptor(self, sock, connect))
         return acceptors
 
+    def release(self) -> None:
+        """See `Host`."""
+        if self._unix is not None:
+            self._unix.forsake()
+
     def _unix_sockets(self, sock: socket.socket) -> UnixSockets | None:
         from omnicorn.transports import unix
 

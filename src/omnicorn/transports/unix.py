@@ -10,7 +10,8 @@ What this file alone decides: when that is, and how such sockets are watched. Ru
 
 1. It is the port that says that a request is complete: its ``data_received`` returns true. What
    was looked at stays then. Before, it is read at once, because a peer counts what we have
-   not read against what it may send: to keep a byte of a large piece would stop an upload.
+   not read against what it may send: to keep a byte of a large piece would stop an upload. Of a
+   small piece the last byte stays until more comes: such a request can be reset, too.
 2. An orderly end is one that was asked for (`close`, `write_eof`) and of which nothing is
    unsent. All that is unread is read then, as far as the peer keeps no flood coming.
 3. Every other one is to be a reset. If nothing is unread, because the request is incomplete, the
@@ -53,6 +54,7 @@ _RECEIVE = 65536  # bytes of one look, after which the other connections have th
 _BATCH = 64  # sockets served before others have their turn
 _OWED = 10.0  # seconds in which a peer has to send more, that it may see a reset
 _LAST_READS = 64  # of a peer that goes on sending behind its request
+_SMALL = 4096  # bytes of a piece of an incomplete request, of which one may stay unread
 _SCRATCH = bytearray(2 * _RECEIVE)  # what is read into it was seen before
 
 # <asm-generic/socket.h>; Python has no name for it. Where it is another number, `works` says no.
@@ -187,14 +189,20 @@ class UnixSockets:
                 transport.lose()
             except Exception as exc:
                 transport.crash(exc)
+        self.forsake()
+
+    def forsake(self) -> None:
+        """Close the sockets that wait for more, though their connections are over."""
         for port in tuple(self._ports.values()):
-            port.forsake()
+            if port not in self.connections and port not in self.acceptors:
+                port.forsake()
 
 
 class UnixTransport(SocketTransport):
     """The `Transport` port on a connected unix socket; made by `UnixSockets.attach`."""
 
     __slots__ = (
+        "_is_full",
         "_is_hung",
         "_is_owed",
         "_is_reset",
@@ -221,6 +229,7 @@ class UnixTransport(SocketTransport):
         self._peername = peername
         self._mask = 0  # what the epoll watches for
         self._kept = 0  # bytes that were looked at and not read
+        self._is_full = False  # the last look saw as much as one can
         self._is_hung = False  # the peer's last byte is sent, if not seen
         self._is_owed = False  # something was received, and more has to come
         self._tells = True  # the closing says whether all was said
@@ -300,12 +309,14 @@ class UnixTransport(SocketTransport):
                 self.close()
             return
         size = len(data)
+        follows = self._is_full  # it may be the rest of something large
+        self._is_full = size == _RECEIVE
         if self._tells:
             self._kept += size
             is_complete = self._on_data(data)
             if not is_complete and not self._closing:
                 self._is_owed = True
-                self._read_kept()
+                self._read_kept(1 if size <= _SMALL and not follows else 0)
         else:
             self._on_data(data)
         if size == _RECEIVE or self._is_hung:
@@ -323,10 +334,11 @@ class UnixTransport(SocketTransport):
         except Exception as exc:
             self.crash(exc)
 
-    def _read_kept(self) -> None:
-        while self._kept:
+    def _read_kept(self, rest: int = 0) -> None:
+        while self._kept > rest:
             try:
-                self._kept -= self._sock.recv_into(_SCRATCH, min(self._kept, len(_SCRATCH)))
+                size = min(self._kept - rest, len(_SCRATCH))
+                self._kept -= self._sock.recv_into(_SCRATCH, size)
             except OSError:  # the peer has gone: the next look will tell
                 self._kept = 0
 

@@ -237,7 +237,6 @@ def test_every_option_reaches_the_context(files: dict[str, str], tmp_path: Path)
         ssl_cert_reqs="optional",
         ssl_ca_certs=str(tmp_path / "ca.pem"),
         ssl_crl=str(tmp_path / "crl.pem"),
-        ssl_protocol_min="tls1.3",
         ssl_ciphers="ECDHE-ECDSA-AES128-GCM-SHA256",
     )
 
@@ -246,10 +245,15 @@ def test_every_option_reaches_the_context(files: dict[str, str], tmp_path: Path)
     assert context.verify_mode == ssl.CERT_OPTIONAL
     assert context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
     assert context.cert_store_stats()["x509_ca"] == context.cert_store_stats()["crl"] == 1
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_3
     older = [each for each in context.get_ciphers() if each["protocol"] == "TLSv1.2"]
     assert [each["name"] for each in older] == ["ECDHE-ECDSA-AES128-GCM-SHA256"]
     assert context.sni_callback is not None
+
+
+def test_the_oldest_version_reaches_the_context(files: dict[str, str]) -> None:
+    served = Served(**files, ssl_protocol_min="tls1.3")
+
+    assert served.certificates.current().minimum_version == ssl.TLSVersion.TLSv1_3
 
 
 def test_a_programs_own_context_is_used_as_it_is(files: dict[str, str]) -> None:

@@ -279,10 +279,30 @@ def test_what_nobody_has_read_is_no_reset_of_a_complete_response(run: Run) -> No
     run(scenario)
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_peer_that_owes_content_and_is_silent_gets_a_reset_after_a_small_piece(
+    run: Run, leaves: bool
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        port = Port()
+        peer = stage.connect(port, b"the head")
+        await stage.until(lambda: port.received)
+        peer.send(b"some content")
+        await stage.until(lambda: bytes(port.received).endswith(b"content"))
+        port.transport.write(b"hi")
+        if leaves:
+            peer.shutdown(socket.SHUT_WR)
+        port.transport.abort()
+        assert await stage.ending(peer) == (b"hi", "reset")
+        await stage.nothing_left()
+
+    run(scenario)
+
+
 def test_a_peer_that_owes_content_gets_its_reset_when_it_sends_some(run: Run) -> None:
     async def scenario(stage: Stage) -> None:
         port = Port()
-        peer = stage.connect(port, b"only a part")
+        peer = stage.connect(port, b"only a part" * 1000)
         await stage.until(lambda: port.received)
         port.transport.write(b"hi")
         port.transport.abort()
@@ -305,7 +325,7 @@ def test_a_peer_that_owes_content_is_not_waited_for_without_end(
 
     async def scenario(stage: Stage) -> None:
         port = Port()
-        peer = stage.connect(port, b"only a part")
+        peer = stage.connect(port, b"only a part" * 1000)
         await stage.until(lambda: port.received)
         port.transport.abort()
         await stage.until(lambda: port.lost)

@@ -483,9 +483,13 @@ class FastCGIEngine(Generic[Owner]):
         """The front sends nothing more; what it has asked completely it may still read."""
         self.remote_closed = True
         error = RemoteProtocolError("the front left in the middle of a request")
+        if self.is_midway and not self.streams and not self.closing:
+            self.error = RemoteProtocolError("a record ends too early")
         for stream in [*self.streams.values()]:
             if stream.remote != ENDED:
                 handler = stream.handler
+                if handler is None:
+                    self.error = RemoteProtocolError("a request's parameters end too early")
                 if stream.local != WAITING:
                     self.cut = True
                 self._end(stream, NO_RECORD)

@@ -682,6 +682,25 @@ def test_a_front_that_leaves_within_content_gets_no_answer(connect: Connect) -> 
     assert connection.records() == [front.BROKEN]
 
 
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (request()[:5], "a record ends too early"),
+        (request()[:20], "a request's parameters end too early"),
+        (post() + record(STDIN, 1, b"a"), None),  # clients leave all the time
+        (b"", None),
+    ],
+)
+def test_why_a_front_that_left_too_early_was_not_answered(
+    connect: Connect, sent: bytes, reason: str | None
+) -> None:
+    engine = connect().feed(sent).engine
+    engine.receive_eof()
+
+    assert engine.closing
+    assert (engine.error and engine.error.reason) == reason
+
+
 def test_no_more_requests_are_taken_when_the_server_stops(connect: Connect) -> None:
     connection = connect().feed(request())
     connection.engine.refuse_more()
