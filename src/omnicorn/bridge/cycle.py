@@ -205,7 +205,8 @@ class Cycle(Exchange):
         self._entered = True
         error: BaseException | None = None
         try:
-            result = await self._app(self.scope, self.receive, self.send)
+            app = self._app
+            result = await app(self.scope, self.receive, self.send)
             if self._phase < DONE:
                 error = self._unfinished()
             elif result is not None:

@@ -110,7 +110,8 @@ class Service:
     Attributes:
         upgrades: Requests may become WebSockets.
         http2_parts: What HTTP/2 connections share; None before the first of them.
-        short_idle: The keep-alive timeout is not the longest.
+        keep_alive: The keep-alive timeout, in seconds ...
+        short_idle: ... and whether it is not the longest of all.
         state: The lifespan's state; None where there is none.
         connections: All open connections.
         active: Exchanges whose application has not returned.
@@ -153,6 +154,7 @@ class Service:
         # A deadline that may come nearer than the one before has to change its slot.
         self.now = loop.time
         self.short_idle = self.timeouts.keep_alive < max(self.timeouts)
+        self.keep_alive = self.timeouts.keep_alive
         self.root_path = root_path
         self.limit = float("inf") if limit_concurrency is None else limit_concurrency
         self.access_log = access_log
@@ -181,7 +183,10 @@ class Service:
         )
         self._wall_clock = wall_clock
         self._dirty: list[AnyConnection] = []
-        self.flush_soon = self._flush_soon  # bound once, for all engines
+        # Bound once: the first for all engines, the others for each request.
+        self.flush_soon = self._flush_soon
+        self._flush_all = self._flush
+        self._call_soon = loop.call_soon
 
     def _second(self) -> float:
         """The present second; the default fields expire with it."""
@@ -193,11 +198,13 @@ class Service:
         """Flush *connection* at the end of this iteration, with all others that ask."""
         dirty = self._dirty
         if not dirty:
-            self.loop.call_soon(self._flush)
+            call_soon = self._call_soon
+            call_soon(self._flush_all)
         dirty.append(connection)
 
     def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
+        dirty = self._dirty
+        self._dirty = []
         for connection in dirty:
             # Most have completed their response meanwhile, and so have been flushed.
             if connection.engine.pending:

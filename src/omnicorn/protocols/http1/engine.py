@@ -34,19 +34,9 @@ from omnicorn.protocols.http1.states import (
     L_BODY,
     L_CLOSED,
     L_COMPLETE,
-    L_DATA,
-    L_END,
-    L_END_BEFORE_TRAILERS,
-    L_HEAD,
     L_IDLE,
-    L_INFORMATIONAL,
-    L_PROCEED,
-    L_REQUEST,
     L_TRAILERS,
     L_WAITING,
-    LOCAL,
-    PROCEED,
-    REMOTE,
 )
 
 if TYPE_CHECKING:
@@ -200,9 +190,7 @@ class Http1Engine(Generic[Owner]):
                 except RemoteProtocolError:
                     head = None  # said again, and answered, below
             if head is not None and head.framing == NO_BODY:
-                self._receiving = True
-                self._begin(head)
-                self._receiving = False
+                self._begin(head)  # nothing follows it: to `proceed` within is as later
                 return
         self._advance(data)
 
@@ -273,12 +261,10 @@ class Http1Engine(Generic[Owner]):
 
     def proceed(self) -> None:
         """Both sides are complete, and the connection is ready: take the next request."""
-        remote = REMOTE[self.remote + PROCEED]
-        local = LOCAL[self.local + L_PROCEED]
-        if remote < 0 or local < 0:
+        if self.remote != COMPLETE or self.local != L_COMPLETE:
             raise LocalProtocolError("the next request waits until this exchange is complete")
-        self.remote = remote
-        self.local = local
+        self.remote = IDLE
+        self.local = L_IDLE
         self._skipped = False
         if self._receiving:
             return  # the loop in `_advance` goes on by itself
@@ -400,19 +386,20 @@ class Http1Engine(Generic[Owner]):
     def _begin(self, head: Head) -> None:
         self._head = head
         self._keep_alive = head.keep_alive
-        self.local = LOCAL[L_IDLE + L_REQUEST]
+        self.local = L_WAITING
         framing = head.framing
-        self._remaining = head.length
         if framing == NO_BODY:
-            self.remote = COMPLETE
+            self.remote = COMPLETE  # and nothing remains of the request before
         else:
             self.remote = BODY
+            self._remaining = head.length
             self._expecting = head.expects_continue
             self._unread = 0
             self._decoder = ChunkedDecoder(self._parser.limits) if framing == CHUNKED else None
         handler = self._owner.on_request(self, head)
-        if L_IDLE < self.local < L_COMPLETE:  # else it was answered within the upcall
-            self._handler = handler
+        local = self.local
+        if local == L_WAITING or L_IDLE < local < L_COMPLETE:
+            self._handler = handler  # else it was answered within the upcall
             if self.remote_closed and self.remote == COMPLETE:
                 handler.on_remote_closed()
 
@@ -484,7 +471,7 @@ class Http1Engine(Generic[Owner]):
     # ------------------------------------------------------------------ to the peer
 
     def send_informational(self, status: int, headers: Headers) -> None:
-        if LOCAL[self.local + L_INFORMATIONAL] < 0:
+        if self.local != L_WAITING:
             raise LocalProtocolError("an informational response comes before the final one")
         if status not in _INFORMATIONAL:
             raise LocalProtocolError(f"the informational status {status} cannot be sent")
@@ -501,8 +488,7 @@ class Http1Engine(Generic[Owner]):
                 self._owner.on_continue()
 
     def send_head(self, status: int, headers: Headers, trailers: bool = False) -> None:
-        local = LOCAL[self.local + L_HEAD]
-        if local < 0:
+        if self.local != L_WAITING:
             raise LocalProtocolError("the response's head comes once, after the request's")
         try:
             key = (status, *headers)
@@ -514,7 +500,7 @@ class Http1Engine(Generic[Owner]):
             encoded = self._responses.encode(key)
         if encoded is None:
             encoded = self._responses.encode_unknown(key)
-        self.local = local
+        self.local = L_BODY
         head = self._head
         # After an unanswered Expect the peer may or may not send its body, and a long one
         # would not be read to its end: closing tells where the next request would begin.
@@ -524,19 +510,21 @@ class Http1Engine(Generic[Owner]):
         self._announced_trailers = trailers
         out = self.out
         if not out:
-            self._on_output(self._owner)
+            on_output = self._on_output  # no method: to be called as one takes longer
+            on_output(self._owner)
         lines = self._defaults.lines or self._defaults.refresh()
         out.append(encoded.lines)
         out.append(lines[encoded.own])
         self.pending += len(encoded.lines)
-        self._left = 0
         if encoded.no_content or (head is not None and head.head_only):
             self._framing = _NO_CONTENT
+            self._left = 0
         elif length >= 0:
             self._framing = _BY_LENGTH
             self._left = length
         else:
             self._framing = _UNDECIDED
+            self._left = 0
             return
         if self._keep_alive and head is not None and not head.http10:
             out.append(b"\r\n")  # what `_end_head` would say
@@ -564,36 +552,36 @@ class Http1Engine(Generic[Owner]):
             self._end_head(b"transfer-encoding: chunked\r\n")
 
     def send_data(self, data: bytes, end: bool) -> bool:
-        if LOCAL[self.local + L_DATA] < 0:
+        if self.local != L_BODY:
             raise LocalProtocolError("content comes between the response's head and its end")
         size = len(data)
         framing = self._framing
-        if framing == _UNDECIDED:
-            if end and not self._announced_trailers:
-                self._end_head(b"content-length: %d\r\n" % size)
-                framing = self._framing = _BY_LENGTH
-                self._left = size
-            else:
-                self._decide_framing()
-                framing = self._framing
         if framing == _BY_LENGTH:
-            if size > self._left:
+            left = self._left - size
+            if left < 0:
                 raise LocalProtocolError(
                     f"content-length leaves {self._left} bytes to send, and {size} were given"
                 )
-            self._left -= size
+            self._left = left
+        elif framing == _UNDECIDED:
+            if end and not self._announced_trailers:
+                self._end_head(b"content-length: %d\r\n" % size)
+                self._framing = _BY_LENGTH
+            else:
+                self._decide_framing()
         elif framing == _NO_CONTENT:
             size = 0
         if size:
-            if not self.out and not self._pieces:
+            out = self.out
+            if not out and not self._pieces:
                 self._on_output(self._owner)
-            if framing == _CHUNKED:
+            if self._framing == _CHUNKED:
                 self._pieces.append(data)  # type: ignore[union-attr]
             else:
-                self.out.append(data)
+                out.append(data)
             self.pending += size
         if end:
-            if self._left or framing == _CHUNKED or self._announced_trailers:
+            if self._left or self._framing == _CHUNKED or self._announced_trailers:
                 self._end()
             else:
                 self._complete()
@@ -607,7 +595,7 @@ class Http1Engine(Generic[Owner]):
         The caller flushes before and writes exactly *count* bytes; for chunked content the
         CRLF behind them is this engine's next output.
         """
-        if LOCAL[self.local + L_DATA] < 0:
+        if self.local != L_BODY:
             raise LocalProtocolError("content comes between the response's head and its end")
         if self._framing == _UNDECIDED:
             self._decide_framing()
@@ -644,7 +632,7 @@ class Http1Engine(Generic[Owner]):
             self._complete()
             raise LocalProtocolError(f"the response ended {left} bytes short of content-length")
         if self._announced_trailers:
-            self.local = LOCAL[self.local + L_END_BEFORE_TRAILERS]
+            self.local = L_TRAILERS
         else:
             self._finish_content(b"")
 
@@ -655,7 +643,7 @@ class Http1Engine(Generic[Owner]):
         self._complete()
 
     def _complete(self) -> None:
-        self.local = LOCAL[self.local + L_END]
+        self.local = L_COMPLETE
         self._handler = None
         self._unread = 0
         if not self._keep_alive:

@@ -1,4 +1,7 @@
-"""The two state machines of an HTTP/1 connection, as tables. Rule 1: the tables decide.
+"""The two state machines of an HTTP/1 connection, as tables. Rule 1: the tables are the law.
+
+The engine compares states itself, which is quicker; the tests walk every pair of a state and an
+input through it, and what it does must be what stands here.
 
 ::
 
@@ -18,8 +21,8 @@ The next request starts when *both* sides are COMPLETE (RFC 9112 §9.3.2: answer
 the order of their requests, so requests are read one at a time). A response may be
 COMPLETE while the request's BODY still comes: then the rest is read and dropped.
 
-A state is its row's offset in a flat tuple, so that ``TABLE[state + input]`` is one
-addition and one index; -1 is "not allowed here".
+A state is its row's offset in a flat tuple: ``TABLE[state + input]`` is the next one, and -1
+"not allowed here". States of one machine come in order, so that they can be compared.
 """
 
 from __future__ import annotations
