@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `make test-long` runs every property again, with the second of them.
-settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("quick", max_examples=40, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None)
 settings.load_profile("quick")
 
