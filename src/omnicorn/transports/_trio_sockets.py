@@ -16,11 +16,10 @@ from __future__ import annotations
 import selectors
 from typing import TYPE_CHECKING, Any
 
-from omnicorn.transports.streams import SocketTransport
+from omnicorn.transports.streams import SocketTransport, name_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from omnicorn.ports import ConnectionPort
     from omnicorn.transports._trio import TrioLoop
@@ -33,18 +32,17 @@ _RECEIVE = 65536  # bytes of one read, after which the other connections have th
 class TrioTransport(SocketTransport):
     """The `Transport` port on a connected socket; made by `TrioLoop.attach`."""
 
-    __slots__ = ("_mask", "_peername", "_receive", "_sockname")
+    __slots__ = ("_mask", "_receive")
 
     _loop: TrioLoop
 
     def __init__(
         self, loop: TrioLoop, sock: socket.socket, port: ConnectionPort, peername: Any
     ) -> None:
-        super().__init__(loop, sock, port)
+        super().__init__(loop, sock, port, peername)
         self._receive = sock.recv
         self._mask = 0  # what the selector watches for
-        self._peername = peername if peername is not None else _name(sock.getpeername)
-        self._sockname = _name(sock.getsockname)
+        self._sockname = name_of(sock.getsockname)  # known also when it is closed
         loop.connections.add(self)
 
     # ------------------------------------------------------------------ the port
@@ -58,16 +56,6 @@ class TrioTransport(SocketTransport):
         if not self._reading and not self._closing and not self._ended:
             self._reading = True
             self._watch()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``socket``, ``peername``, ``sockname``; *default* for what is unknown."""
-        if name == "socket":
-            return self._sock
-        if name == "peername":
-            return default if self._peername is None else self._peername
-        if name == "sockname":
-            return default if self._sockname is None else self._sockname
-        return default
 
     # ------------------------------------------------------------------ the reactor
 
@@ -118,11 +106,3 @@ class TrioTransport(SocketTransport):
                 self._port.connection_lost(self._error)
             finally:
                 self._sock.close()
-
-
-def _name(ask: Callable[[], Any]) -> Any:
-    """A socket's address, or None where the peer has gone already."""
-    try:
-        return ask()
-    except OSError:
-        return None

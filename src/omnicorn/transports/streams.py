@@ -130,17 +130,23 @@ class SocketTransport:
         "_lost",
         "_on_data",
         "_paused",
+        "_peername",
         "_port",
         "_progress",
         "_reading",
         "_send",
         "_sock",
+        "_sockname",
         "_unsent",
     )
 
-    def __init__(self, loop: Loop, sock: socket.socket, port: ConnectionPort) -> None:
+    def __init__(
+        self, loop: Loop, sock: socket.socket, port: ConnectionPort, peername: Any
+    ) -> None:
         self._loop: Any = loop
         self._sock = sock
+        self._peername = peername if peername is not None else name_of(sock.getpeername)
+        self._sockname: Any = None
         self._send = sock.send
         self._port = port
         self._on_data = port.data_received
@@ -215,6 +221,18 @@ class SocketTransport:
 
     def get_write_buffer_size(self) -> int:
         return len(self._unsent)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``socket``, ``peername``, ``sockname``; *default* for what is unknown."""
+        if name == "socket":
+            return self._sock
+        if name == "peername":
+            return default if self._peername is None else self._peername
+        if name == "sockname":
+            if self._sockname is None:
+                self._sockname = name_of(self._sock.getsockname)
+            return default if self._sockname is None else self._sockname
+        return default
 
     def set_protocol(self, connection: ConnectionPort, /) -> None:
         self._port = connection
@@ -379,3 +397,11 @@ async def sendfile(transport: Any, file: int, offset: int, count: int, stall: fl
     # By the transport's own method, which may stand behind another.
     sent: int = await transport.sendfile(file, offset, count, stall)
     return sent
+
+
+def name_of(ask: Callable[[], Any]) -> Any:
+    """A socket's address, or None where the peer or the socket has gone already."""
+    try:
+        return ask()
+    except OSError:
+        return None

@@ -208,7 +208,6 @@ class UnixTransport(SocketTransport):
         "_is_reset",
         "_kept",
         "_mask",
-        "_peername",
         "_reactor",
         "_receive",
         "_tells",
@@ -223,10 +222,9 @@ class UnixTransport(SocketTransport):
         port: ConnectionPort,
         peername: Any,
     ) -> None:
-        super().__init__(loop, sock, port)
+        super().__init__(loop, sock, port, peername)
         self._reactor = reactor
         self._receive = sock.recv
-        self._peername = peername
         self._mask = 0  # what the epoll watches for
         self._kept = 0  # bytes that were looked at and not read
         self._is_full = False  # the last look saw as much as one can
@@ -249,19 +247,6 @@ class UnixTransport(SocketTransport):
         if not self._reading and not self._closing and not self._ended:
             self._reading = True
             self._look_soon()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``socket``, ``peername``, ``sockname``; *default* for what is unknown."""
-        if name == "socket":
-            return self._sock
-        if name == "peername":
-            return default if self._peername is None else self._peername
-        if name == "sockname":
-            try:
-                return self._sock.getsockname()
-            except OSError:
-                pass
-        return default
 
     def set_protocol(self, connection: ConnectionPort, /) -> None:
         """See `Transport`: another protocol has an end of its own, and more is to come for it."""
